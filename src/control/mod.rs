@@ -1,0 +1,5 @@
+//! The control state: stage, epoch, transitions, leases, audit.
+
+mod stage;
+
+pub use stage::{Backend, Stage};

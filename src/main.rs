@@ -1,0 +1,3 @@
+//! The `cutover` binary.
+
+fn main() {}

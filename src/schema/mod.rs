@@ -1,0 +1,12 @@
+//! Tables as the database itself describes them, and requests bound to them.
+//!
+//! Nothing here asks a database (`sql::introspect` does); a bound request names tables and columns that
+//! exist and values that fit, so what is wrong in a request is refused before a backend is touched.
+
+mod bound;
+mod kind;
+mod table;
+
+pub use bound::{Change, Filter, Read, ReadKind, Sort, Step, Test, Write};
+pub use kind::{Generated, Kind};
+pub use table::{Column, OnChange, Policy, Reference, Schema, Table};

@@ -1,0 +1,118 @@
+//! Tables, columns, keys and relations.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::{Generated, Kind};
+
+/// Every configured table, in dependency order (referenced before referencing, cycles in name order).
+#[derive(Clone, Debug, Default)]
+pub struct Schema {
+    /// By name, as the contract spells it.
+    pub tables: IndexMap<String, Arc<Table>>,
+}
+
+/// One configured table.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Table {
+    /// As the contract spells it.
+    pub name: String,
+    /// Quoted and schema-qualified, ready for SQL.
+    pub sql_name: String,
+    /// In the database's order.
+    pub columns: Vec<Column>,
+    /// Indexes into `columns`, in key order; never empty.
+    pub key: Vec<usize>,
+    /// Other unique constraints and indexes, as column indexes.
+    pub unique: Vec<Vec<usize>>,
+    /// Foreign keys of this table.
+    pub references: Vec<Reference>,
+    /// What the config says about it.
+    pub policy: Policy,
+}
+
+/// One column.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Column {
+    /// Its name, unquoted.
+    pub name: String,
+    /// What it holds.
+    pub kind: Kind,
+    /// The type as SQL spells it, ready for a cast (`numeric(40,2)`, `public.mood`).
+    pub sql_type: String,
+    /// Whether NULL is allowed.
+    pub nullable: bool,
+    /// Whether the database fills it in when it is not given (a default, identity or expression).
+    pub has_default: bool,
+    /// Who gives the value.
+    pub generated: Generated,
+    /// The sequence behind it, schema-qualified and quoted for `nextval`, if any.
+    pub sequence: Option<String>,
+}
+
+/// A foreign key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reference {
+    /// Column indexes here.
+    pub columns: Vec<usize>,
+    /// The table it points to, by contract name; it may not be configured.
+    pub table: String,
+    /// Column names there.
+    pub target: Vec<String>,
+    /// ON DELETE.
+    pub on_delete: OnChange,
+    /// ON UPDATE.
+    pub on_update: OnChange,
+}
+
+/// What a foreign key does to its rows when the row they point to goes or changes its key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnChange {
+    /// NO ACTION or RESTRICT: the change is refused.
+    Refuse,
+    /// CASCADE.
+    Cascade,
+    /// SET NULL.
+    SetNull,
+    /// SET DEFAULT.
+    SetDefault,
+}
+
+/// What the config says about a table.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Policy {
+    /// The soft-delete column (index), set to the time of deletion.
+    pub soft_delete: Option<usize>,
+    /// The version column (index).
+    pub version: Option<usize>,
+    /// Columns that are not compared.
+    pub ignore: Vec<usize>,
+    /// Columns that storage may fill in by itself.
+    pub filled_by_storage: Vec<usize>,
+    /// Whether divergence samples may hold values.
+    pub show_values: bool,
+    /// Whether divergence samples hold hashes instead of keys.
+    pub hash_keys: bool,
+}
+
+impl Schema {
+    /// The table of that name.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&Arc<Table>> {
+        self.tables.get(name)
+    }
+}
+
+impl Table {
+    /// The index of a column.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// The key's columns, in key order.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.key.iter().map(|&index| &self.columns[index])
+    }
+}

@@ -1,0 +1,11 @@
+//! Everything that talks SQL: connections, statements for both dialects, the shape of a database, faults.
+//!
+//! The only module that knows `sqlx`. Others hand it bound requests or text in the portable subset.
+
+mod db;
+mod dialect;
+mod fault;
+
+pub use db::{Arg, Db, PoolOptions, Record, Tx};
+pub use dialect::Dialect;
+pub use fault::{Fault, Refusal};
