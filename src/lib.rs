@@ -10,4 +10,6 @@ pub mod sql;
 
 pub mod storage;
 
+pub mod journal;
+
 pub mod control;

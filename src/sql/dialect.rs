@@ -32,6 +32,7 @@ fn to_sqlite(sql: &str) -> String {
             "cutover.now_us()",
             "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
         )
+        .replace("cutover.each(", "json_each(")
         .replace("FOR UPDATE SKIP LOCKED", "")
         .replace("FOR UPDATE", "")
         .replace("FOR SHARE", "")

@@ -1,0 +1,160 @@
+//! The applier: the one place that pays what the journal says is owed.
+//!
+//! Write-through, retry, crash recovery and repair are all the same loop: claim entries, read the
+//! authority's rows, give them to the secondary, settle. Applying is idempotent, so an entry may be paid
+//! twice; it is never forgotten.
+
+mod housekeeping;
+mod to_legacy;
+mod to_storage;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::{Control, Stage};
+use crate::journal::{ClaimOptions, Direction};
+use crate::legacy::Legacy;
+use crate::repository::Observer;
+use crate::storage::Storage;
+
+/// How the applier works.
+#[derive(Clone, Debug)]
+pub struct ApplierOptions {
+    /// Keys claimed together, and sent in one batch where the service can.
+    pub batch_max: usize,
+    /// Claims under way at once.
+    pub concurrency: usize,
+    /// How often to look without being woken.
+    pub poll: Duration,
+    /// The longest wait between tries while the secondary is unavailable.
+    pub backoff_max: Duration,
+    /// How long one call to storage may run.
+    pub rpc_deadline: Duration,
+    /// Clocks may differ by this much.
+    pub clock_skew_max: Duration,
+    /// Added to the deadline of a payment where the service cannot refuse late requests.
+    pub quiet_period: Duration,
+    /// Open entries at which the stage falls to `off`.
+    pub journal_entries_max: i64,
+    /// How long operation records are kept.
+    pub operations_retention: Duration,
+}
+
+/// Pays the journal.
+#[derive(Debug)]
+pub struct Applier {
+    control: Arc<Control>,
+    legacy: Arc<Legacy>,
+    storage: Arc<Storage>,
+    observer: Arc<Observer>,
+    options: ApplierOptions,
+    owed: Arc<Notify>,
+}
+
+/// What a round found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Round {
+    /// Something was paid: look again at once.
+    Paid,
+    /// Nothing to pay now.
+    Idle,
+    /// The secondary is not there: wait longer each time.
+    Unavailable,
+}
+
+impl Applier {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        control: Arc<Control>,
+        legacy: Arc<Legacy>,
+        storage: Arc<Storage>,
+        observer: Arc<Observer>,
+        options: ApplierOptions,
+        owed: Arc<Notify>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            control,
+            legacy,
+            storage,
+            observer,
+            options,
+            owed,
+        })
+    }
+
+    /// Runs until `shutdown`; finishes the payment under way first.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut workers = tokio::task::JoinSet::new();
+        for worker in 0..self.options.concurrency.max(1) {
+            workers.spawn(Arc::clone(&self).work(worker, shutdown.clone()));
+        }
+        workers.spawn(Arc::clone(&self).keep_house(shutdown));
+        while workers.join_next().await.is_some() {}
+    }
+
+    async fn work(self: Arc<Self>, worker: usize, shutdown: CancellationToken) {
+        let mut wait = self.options.poll;
+        while !shutdown.is_cancelled() {
+            match self.round(worker).await {
+                Round::Paid => {
+                    wait = self.options.poll;
+                    continue;
+                }
+                Round::Idle => wait = self.options.poll,
+                Round::Unavailable => wait = (wait * 2).min(self.options.backoff_max),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.owed.notified(), if wait <= self.options.poll => {}
+                () = tokio::time::sleep(jittered(wait)) => {}
+            }
+        }
+    }
+
+    /// One look at the journal. Parked entries and intents are the first worker's.
+    async fn round(&self, worker: usize) -> Round {
+        let first = worker == 0;
+        match self.control.snapshot().stage {
+            Stage::Off | Stage::Complete => Round::Idle,
+            Stage::DualWrite | Stage::Shadow => match self.pay_storage().await {
+                Round::Idle if first => self.pay_parked().await,
+                round => round,
+            },
+            Stage::Live | Stage::RampDown => {
+                let intents = if first { self.resolve_intents().await } else { Round::Idle };
+                match (self.pay_legacy().await, intents) {
+                    (Round::Idle, round) => round,
+                    (round, _) => round,
+                }
+            }
+        }
+    }
+
+    fn claim_options(&self, direction: Direction) -> ClaimOptions {
+        ClaimOptions {
+            direction,
+            batch_max: self.options.batch_max,
+            lease: self.lease(),
+            clock_skew_max: self.options.clock_skew_max,
+        }
+    }
+
+    /// How long a claim lasts: as long as its request may run.
+    fn lease(&self) -> Duration {
+        if self.storage.refuses_late() {
+            self.options.rpc_deadline
+        } else {
+            self.options.rpc_deadline + self.options.quiet_period
+        }
+    }
+}
+
+/// Replicas that wait for the same thing should not all come back at once.
+fn jittered(wait: Duration) -> Duration {
+    let noise = uuid::Uuid::new_v4().as_u128() % 1000;
+    wait.mul_f64(0.5 + (noise as f64) / 1000.0)
+}

@@ -1,0 +1,143 @@
+//! Paying legacy, with storage as the authority (`live`, `ramp_down`), and resolving intents.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Applier, Round};
+use crate::contract::Key;
+use crate::journal::{self, Claim, Claimed, ClaimedIntent, Direction, OperationState};
+use crate::legacy::{Applied, Finish, Image};
+use crate::sql::Fault;
+use crate::storage::{Capability, StorageError};
+
+/// How long an entry rests whose row could not be read or applied.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+impl Applier {
+    /// Claims and pays one batch of `copy` entries towards legacy.
+    pub(super) async fn pay_legacy(&self) -> Round {
+        let options = self.claim_options(Direction::ToLegacy);
+        let claim = match journal::claim(self.legacy.db(), &options).await {
+            Ok(Some(claim)) => claim,
+            Ok(None) => return Round::Idle,
+            Err(fault) => return self.trouble("claiming", &fault),
+        };
+        let mut paid = false;
+        for entry in &claim.entries {
+            match self.pay_entry(&claim, entry).await {
+                Ok(()) => paid = true,
+                Err(why) => {
+                    tracing::warn!(seq = entry.seq, why, "an entry towards legacy could not be paid yet");
+                    let released = claim
+                        .release(self.legacy.db(), &[entry.seq], RETRY_DELAY, None)
+                        .await;
+                    if let Err(fault) = released {
+                        return self.trouble("releasing", &fault);
+                    }
+                }
+            }
+        }
+        if paid { Round::Paid } else { Round::Unavailable }
+    }
+
+    async fn pay_entry(&self, claim: &Claim, entry: &Claimed) -> Result<(), String> {
+        let schema = self.legacy.schema();
+        let table = schema.table(&entry.table).ok_or("its table is not configured any more")?;
+        let mut rows = self
+            .storage
+            .rows_by_keys(table, std::slice::from_ref(&entry.key), claim.epoch)
+            .await
+            .map_err(|error| error.to_string())?;
+        let image = Image {
+            table: Arc::clone(table),
+            key: entry.key.clone(),
+            row: rows.remove(&entry.key),
+        };
+        match self.legacy.pay(claim, entry.seq, &image).await {
+            Ok(Applied::Done | Applied::NotOurs) => Ok(()),
+            Err(fault) => Err(fault.to_string()),
+        }
+    }
+
+    /// Takes over intents whose request can no longer run, learns from storage what became of them, and
+    /// copies storage's rows to legacy: all keys of an intent in one commit (P12).
+    pub(super) async fn resolve_intents(&self) -> Round {
+        let mut round = Round::Idle;
+        loop {
+            let claimed = journal::claim_intents(
+                self.legacy.db(),
+                self.lease(),
+                self.options.clock_skew_max,
+            )
+            .await;
+            let intent = match claimed {
+                Ok(Some(intent)) => intent,
+                Ok(None) => return round,
+                Err(fault) => return self.trouble("claiming intents", &fault),
+            };
+            match self.resolve(&intent).await {
+                Ok(()) => round = Round::Paid,
+                Err(Unresolved::Storage(error)) => {
+                    tracing::warn!(%error, op_id = %intent.op_id, "an intent could not be resolved yet");
+                    return Round::Unavailable;
+                }
+                Err(Unresolved::Legacy(fault)) => return self.trouble("resolving an intent", &fault),
+            }
+        }
+    }
+
+    async fn resolve(&self, intent: &ClaimedIntent) -> Result<(), Unresolved> {
+        let schema = self.legacy.schema();
+        let mut images = Vec::new();
+        let mut applied = None;
+        for table in schema.tables.values() {
+            let keys: Vec<Key> = intent
+                .keys
+                .iter()
+                .filter(|(name, _)| *name == table.name)
+                .map(|(_, key)| key.clone())
+                .collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let mut rows = if self.storage.capabilities().has(Capability::Resolve) {
+                let resolved = self.storage.resolve(table, &keys, intent.attempt, intent.epoch).await?;
+                applied = Some(applied.unwrap_or(false) || resolved.applied);
+                resolved.rows
+            } else {
+                self.storage.rows_by_keys(table, &keys, intent.epoch).await?
+            };
+            images.extend(keys.into_iter().map(|key| Image {
+                table: Arc::clone(table),
+                row: rows.remove(&key),
+                key,
+            }));
+        }
+        let state = match applied {
+            Some(true) => OperationState::Done,
+            Some(false) => OperationState::NotApplied,
+            // The service cannot say: nobody will ever know.
+            None => OperationState::Unknown,
+        };
+        let finish = Finish {
+            token: intent.token,
+            keys: intent.keys.len(),
+            op_id: intent.op_id,
+            state,
+            reply: None,
+            epoch: intent.epoch,
+        };
+        self.legacy.finish(&finish, &images).await?;
+        tracing::info!(op_id = %intent.op_id, state = state.as_str(), "an intent was resolved");
+        Ok(())
+    }
+}
+
+/// Why an intent stays open.
+#[derive(Debug, thiserror::Error)]
+enum Unresolved {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Legacy(#[from] Fault),
+}

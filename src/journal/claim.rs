@@ -1,0 +1,432 @@
+//! Claiming: taking entries to pay, so that a key's entries are paid one at a time and in order, across
+//! all replicas.
+//!
+//! A claim is stamped in its own transaction with an absolute deadline and a fresh owner token (P1).
+//! Older entries of a key are settled in favour of the newest in that same transaction, and only when
+//! none of them may still have a request running (P3); as an entry names one key and is paid with the
+//! row's state after the claim, the newest covers them all.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::stripes::{json_list, lock, seq_list};
+use super::{Claimed, Direction, Parked};
+use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
+use crate::sql::{Arg, Db, Fault, Record, Tx};
+
+/// What a claim may take.
+#[derive(Clone, Debug)]
+pub struct ClaimOptions {
+    /// Whom the entries are owed to.
+    pub direction: Direction,
+    /// At most this many keys.
+    pub batch_max: usize,
+    /// How long a request made under the claim may run: the deadline it carries.
+    pub lease: Duration,
+    /// Clocks may differ by this much: nobody claims again before deadline plus this.
+    pub clock_skew_max: Duration,
+}
+
+/// Entries claimed together.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Proves ownership when settling.
+    pub token: Token,
+    /// Unix microseconds: requests under this claim must not commit later.
+    pub deadline_us: i64,
+    /// The epoch the claim was made under.
+    pub epoch: Epoch,
+    /// One per key, in journal order.
+    pub entries: Vec<Claimed>,
+}
+
+/// An entry of a claimed key, as the fresh statement under the stripe lock sees it.
+struct Open {
+    seq: i64,
+    table: String,
+    key: Key,
+    kind_is_intent: bool,
+    busy_until_us: i64,
+    op_id: Option<OpId>,
+    created_us: i64,
+    attempts: i64,
+    bypass: bool,
+}
+
+/// Which entries to settle, which to claim.
+#[derive(Default)]
+struct Choice {
+    skipped: Vec<i64>,
+    claimed: Vec<Claimed>,
+}
+
+/// Claims `copy` entries whose turn it is.
+///
+/// # Errors
+/// See [`Fault`]; nothing is claimed then.
+pub async fn claim(db: &Db, options: &ClaimOptions) -> Result<Option<Claim>, Fault> {
+    claim_where(db, options, "j.parked IS NULL").await
+}
+
+/// Claims entries that a constraint parked, to try them again with the current row (P13).
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn claim_parked(db: &Db, options: &ClaimOptions) -> Result<Option<Claim>, Fault> {
+    let parked = format!("j.parked = '{}'", Parked::Constraint.as_str());
+    claim_where(db, options, &parked).await
+}
+
+async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Option<Claim>, Fault> {
+    let heads = candidates(db, options, which).await?;
+    if heads.is_empty() {
+        return Ok(None);
+    }
+    let mut tx = db.begin().await?;
+    let (epoch, generation) = epoch_and_generation(&mut tx).await?;
+    lock(
+        &mut tx,
+        heads.iter().map(|(table, key)| (table.as_str(), key)),
+    )
+    .await?;
+    let now_us = now(&mut tx).await?;
+    let open = open_entries(&mut tx, options.direction, generation, &heads).await?;
+    let choice = choose(open, now_us, micros(options.clock_skew_max));
+    if choice.claimed.is_empty() {
+        return Ok(None);
+    }
+    let token = Token::fresh();
+    let deadline_us = now_us + micros(options.lease);
+    let seqs: Vec<i64> = choice.claimed.iter().map(|entry| entry.seq).collect();
+    tx.control(
+        "UPDATE cutover.journal SET token = $1::uuid, deadline_us = $2, attempts = attempts + 1, parked = NULL \
+         WHERE seq IN (SELECT e.value::bigint FROM cutover.each($3) AS e)",
+        vec![token.into(), deadline_us.into(), seq_list(&seqs)],
+    )
+    .await?;
+    if !choice.skipped.is_empty() {
+        tx.control(
+            "DELETE FROM cutover.journal WHERE seq IN (SELECT e.value::bigint FROM cutover.each($1) AS e)",
+            vec![seq_list(&choice.skipped)],
+        )
+        .await?;
+    }
+    tx.commit().await?;
+    Ok(Some(Claim {
+        token,
+        deadline_us,
+        epoch,
+        entries: choice.claimed,
+    }))
+}
+
+/// Keys whose first open entry could be paid now. A hint only: the claim checks again under the lock.
+async fn candidates(
+    db: &Db,
+    options: &ClaimOptions,
+    which: &str,
+) -> Result<Vec<(String, Key)>, Fault> {
+    let sql = format!(
+        "SELECT j.tbl, j.key FROM cutover.journal j \
+         WHERE j.direction = $1 AND j.kind = 'copy' AND {which} \
+         AND j.generation = (SELECT generation FROM cutover.state) \
+         AND j.not_before_us <= cutover.now_us() \
+         AND (j.token IS NULL OR j.deadline_us + $2 < cutover.now_us()) \
+         AND NOT EXISTS (SELECT 1 FROM cutover.journal o \
+             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.generation = j.generation) \
+         ORDER BY j.seq LIMIT $3"
+    );
+    let args = vec![
+        options.direction.as_str().into(),
+        micros(options.clock_skew_max).into(),
+        Arg::Int(i64::try_from(options.batch_max).ok()),
+    ];
+    let rows = db.control(&sql, args).await?;
+    rows.iter()
+        .map(|row| Ok((row.some_text(0)?, Key(row.some_text(1)?))))
+        .collect()
+}
+
+/// Every open entry of these keys, oldest first, whatever its kind.
+async fn open_entries(
+    tx: &mut Tx,
+    direction: Direction,
+    generation: i64,
+    keys: &[(String, Key)],
+) -> Result<Vec<Open>, Fault> {
+    let names: Vec<String> = keys
+        .iter()
+        .map(|(table, key)| format!("{table}{key}"))
+        .collect();
+    let texts: Vec<&str> = keys.iter().map(|(_, key)| key.0.as_str()).collect();
+    let rows = tx
+        .control(
+            "SELECT seq, tbl, key, kind, CASE WHEN token IS NULL THEN not_before_us ELSE deadline_us END, \
+             op_id::text, created_us, attempts, bypass FROM cutover.journal \
+             WHERE key IN (SELECT e.value FROM cutover.each($1) AS e) \
+             AND (tbl || key) IN (SELECT e.value FROM cutover.each($2) AS e) \
+             AND direction = $3 AND generation = $4 ORDER BY seq",
+            vec![
+                json_list(&texts),
+                json_list(&names),
+                direction.as_str().into(),
+                generation.into(),
+            ],
+        )
+        .await?;
+    rows.iter().map(Open::read).collect()
+}
+
+impl Open {
+    fn read(row: &Record) -> Result<Self, Fault> {
+        Ok(Self {
+            seq: row.some_int(0)?,
+            table: row.some_text(1)?,
+            key: Key(row.some_text(2)?),
+            kind_is_intent: row.some_text(3)? == "intent",
+            busy_until_us: row.some_int(4)?,
+            op_id: row.text(5)?.and_then(|text| text.parse().ok()).map(OpId),
+            created_us: row.some_int(6)?,
+            attempts: row.some_int(7)?,
+            bypass: row.some_bool(8)?,
+        })
+    }
+}
+
+/// Per key: nothing while any of its entries may still have a request running or is an intent; else the
+/// newest is claimed and stands for the older ones.
+fn choose(open: Vec<Open>, now_us: i64, skew_us: i64) -> Choice {
+    let mut by_key: HashMap<(String, Key), Vec<Open>> = HashMap::new();
+    for entry in open {
+        by_key
+            .entry((entry.table.clone(), entry.key.clone()))
+            .or_default()
+            .push(entry);
+    }
+    let mut choice = Choice::default();
+    for mut entries in by_key.into_values() {
+        let held = entries.iter().any(|entry| {
+            entry.kind_is_intent
+                || entry.busy_until_us + skew_us >= now_us && entry.busy_until_us > 0
+        });
+        let Some(newest) = entries.pop() else {
+            continue;
+        };
+        if held {
+            continue;
+        }
+        // An entry is counted when it is first looked at, and never again.
+        let bypassed = entries
+            .iter()
+            .chain([&newest])
+            .filter(|entry| entry.bypass && entry.attempts == 0)
+            .count();
+        choice.skipped.extend(entries.iter().map(|entry| entry.seq));
+        let created_us = entries
+            .first()
+            .map_or(newest.created_us, |oldest| oldest.created_us);
+        choice.claimed.push(Claimed {
+            seq: newest.seq,
+            table: newest.table,
+            key: newest.key,
+            op_id: newest.op_id,
+            created_us,
+            attempts: newest.attempts + 1,
+            bypassed,
+        });
+    }
+    choice.claimed.sort_by_key(|entry| entry.seq);
+    choice
+}
+
+/// An intent whose deadline has passed, taken over to be resolved; all its keys at once (P12).
+#[derive(Clone, Debug)]
+pub struct ClaimedIntent {
+    /// Proves ownership from now on.
+    pub token: Token,
+    /// The write.
+    pub op_id: OpId,
+    /// The attempt that is in doubt.
+    pub attempt: AttemptId,
+    /// Its keys.
+    pub keys: Vec<(String, Key)>,
+    /// The epoch the take-over was made under.
+    pub epoch: Epoch,
+}
+
+/// Takes over one intent whose request can no longer run (deadline plus skew has passed).
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn claim_intents(
+    db: &Db,
+    lease: Duration,
+    clock_skew_max: Duration,
+) -> Result<Option<ClaimedIntent>, Fault> {
+    let mut tx = db.begin().await?;
+    let (epoch, _) = epoch_and_generation(&mut tx).await?;
+    let found = tx
+        .control(
+            "SELECT op_id::text, attempt_id::text, token::text FROM cutover.journal \
+             WHERE kind = 'intent' AND deadline_us + $1 < cutover.now_us() \
+             ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED",
+            vec![micros(clock_skew_max).into()],
+        )
+        .await?;
+    let Some(first) = found.first() else {
+        return Ok(None);
+    };
+    let (op_id, attempt, old) = (uuid_at(first, 0)?, uuid_at(first, 1)?, first.some_text(2)?);
+    let token = Token::fresh();
+    let rows = tx
+        .control(
+            "UPDATE cutover.journal SET token = $1::uuid, deadline_us = cutover.now_us() + $2, attempts = attempts + 1 \
+             WHERE kind = 'intent' AND token = $3::uuid RETURNING tbl, key",
+            vec![token.into(), micros(lease).into(), old.into()],
+        )
+        .await?;
+    let keys = rows
+        .iter()
+        .map(|row| Ok((row.some_text(0)?, Key(row.some_text(1)?))))
+        .collect::<Result<_, Fault>>()?;
+    tx.commit().await?;
+    Ok(Some(ClaimedIntent {
+        token,
+        op_id: OpId(op_id),
+        attempt: AttemptId(attempt),
+        keys,
+        epoch,
+    }))
+}
+
+fn uuid_at(row: &Record, index: usize) -> Result<uuid::Uuid, Fault> {
+    row.some_text(index)?
+        .parse()
+        .map_err(|_| Fault::Unexpected(format!("column {index} is not a UUID")))
+}
+
+async fn epoch_and_generation(tx: &mut Tx) -> Result<(Epoch, i64), Fault> {
+    let rows = tx
+        .control("SELECT epoch, generation FROM cutover.state", vec![])
+        .await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Fault::Unexpected("cutover.state is empty".to_owned()))?;
+    Ok((Epoch(row.some_int(0)?), row.some_int(1)?))
+}
+
+async fn now(tx: &mut Tx) -> Result<i64, Fault> {
+    let rows = tx.control("SELECT cutover.now_us()", vec![]).await?;
+    rows.first()
+        .ok_or_else(|| Fault::Unexpected("no clock".to_owned()))?
+        .some_int(0)
+}
+
+/// A duration in the journal's unit.
+#[must_use]
+pub(super) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl Claim {
+    /// Settles what was paid: the entries leave the journal if they are still this claim's (P2).
+    /// Returns the sequence numbers that were.
+    ///
+    /// # Errors
+    /// See [`Fault`]; the entries stay and are paid again, which is harmless.
+    pub async fn settle(&self, db: &Db, seqs: &[i64]) -> Result<Vec<i64>, Fault> {
+        let rows = db
+            .control(
+                "DELETE FROM cutover.journal WHERE token = $1::uuid \
+                 AND seq IN (SELECT e.value::bigint FROM cutover.each($2) AS e) RETURNING seq",
+                vec![self.token.into(), seq_list(seqs)],
+            )
+            .await?;
+        rows.iter().map(|row| row.some_int(0)).collect()
+    }
+
+    /// Gives entries back that were certainly not paid, not to be tried before `delay` has passed.
+    ///
+    /// # Errors
+    /// See [`Fault`]; the claim then runs out by itself.
+    pub async fn release(
+        &self,
+        db: &Db,
+        seqs: &[i64],
+        delay: Duration,
+        parked: Option<Parked>,
+    ) -> Result<(), Fault> {
+        db.control(
+            "UPDATE cutover.journal SET token = NULL, deadline_us = 0, \
+             not_before_us = CASE WHEN $3 = 0 THEN 0 ELSE cutover.now_us() + $3 END, parked = $4 \
+             WHERE token = $1::uuid AND seq IN (SELECT e.value::bigint FROM cutover.each($2) AS e)",
+            vec![
+                self.token.into(),
+                seq_list(seqs),
+                micros(delay).into(),
+                Arg::Text(parked.map(|parked| parked.as_str().to_owned())),
+            ],
+        )
+        .await
+        .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(seq: i64, key: &str, busy_until_us: i64, intent: bool) -> Open {
+        Open {
+            seq,
+            table: "t".to_owned(),
+            key: Key(key.to_owned()),
+            kind_is_intent: intent,
+            busy_until_us,
+            op_id: None,
+            created_us: seq,
+            attempts: 0,
+            bypass: true,
+        }
+    }
+
+    #[test]
+    fn the_newest_entry_stands_for_the_older_ones_of_its_key() {
+        let choice = choose(
+            vec![
+                open(1, "a", 0, false),
+                open(2, "b", 0, false),
+                open(3, "a", 0, false),
+            ],
+            100,
+            0,
+        );
+        let claimed: Vec<i64> = choice.claimed.iter().map(|entry| entry.seq).collect();
+        assert_eq!(claimed, [2, 3]);
+        assert_eq!(choice.skipped, [1]);
+        assert_eq!(choice.claimed[1].created_us, 1);
+        assert_eq!(choice.claimed[1].bypassed, 2);
+    }
+
+    #[test]
+    fn nothing_of_a_key_is_claimed_while_a_request_of_it_may_run() {
+        let choice = choose(
+            vec![open(1, "a", 95, false), open(2, "a", 0, false)],
+            100,
+            5,
+        );
+        assert!(choice.claimed.is_empty() && choice.skipped.is_empty());
+        let choice = choose(
+            vec![open(1, "a", 94, false), open(2, "a", 0, false)],
+            100,
+            5,
+        );
+        assert_eq!(choice.claimed.len(), 1);
+    }
+
+    #[test]
+    fn an_intent_keeps_its_key_from_being_claimed() {
+        let choice = choose(vec![open(1, "a", 0, true), open(2, "a", 0, false)], 100, 5);
+        assert!(choice.claimed.is_empty());
+    }
+}

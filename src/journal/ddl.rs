@@ -1,0 +1,103 @@
+//! The tables of the journal and of operation records.
+
+use crate::sql::{Db, Dialect, Fault};
+
+/// Functions that let control SQL be written once; SQLite has the same under other names
+/// (`Dialect::control`).
+const POSTGRES_BASE: &str = r#"
+CREATE SCHEMA IF NOT EXISTS cutover;
+CREATE OR REPLACE FUNCTION cutover.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS
+  'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint';
+CREATE OR REPLACE FUNCTION cutover.each(items text) RETURNS TABLE (value text) LANGUAGE sql IMMUTABLE AS
+  'SELECT jsonb_array_elements_text(items::jsonb)';
+"#;
+
+/// `fillfactor` keeps claims on the page (heap-only updates); vacuum comes early because entries are
+/// short-lived.
+const POSTGRES: &str = r#"
+CREATE TABLE IF NOT EXISTS cutover.journal (
+  seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  generation bigint NOT NULL,
+  direction text NOT NULL CHECK (direction IN ('storage', 'legacy')),
+  kind text NOT NULL CHECK (kind IN ('copy', 'intent')),
+  tbl text COLLATE "C" NOT NULL,
+  key text COLLATE "C" NOT NULL,
+  op_id uuid,
+  bypass boolean NOT NULL DEFAULT false,
+  epoch bigint NOT NULL,
+  created_us bigint NOT NULL,
+  token uuid,
+  attempt_id uuid,
+  deadline_us bigint NOT NULL DEFAULT 0,
+  attempts bigint NOT NULL DEFAULT 0,
+  not_before_us bigint NOT NULL DEFAULT 0,
+  parked text
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX IF NOT EXISTS journal_key ON cutover.journal (tbl, key, seq);
+CREATE TABLE IF NOT EXISTS cutover.operations (
+  op_id uuid PRIMARY KEY,
+  digest text NOT NULL,
+  state text NOT NULL CHECK (state IN ('open', 'done', 'converted', 'not_applied', 'unknown')),
+  reply text,
+  epoch bigint NOT NULL,
+  created_us bigint NOT NULL,
+  settled_us bigint
+);
+CREATE INDEX IF NOT EXISTS operations_settled ON cutover.operations USING brin (settled_us);
+"#;
+
+const SQLITE: &str = r#"
+CREATE TABLE IF NOT EXISTS cutover_journal (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT,
+  generation INTEGER NOT NULL,
+  direction TEXT NOT NULL CHECK (direction IN ('storage', 'legacy')),
+  kind TEXT NOT NULL CHECK (kind IN ('copy', 'intent')),
+  tbl TEXT NOT NULL,
+  key TEXT NOT NULL,
+  op_id TEXT,
+  bypass INTEGER NOT NULL DEFAULT 0,
+  epoch INTEGER NOT NULL,
+  created_us INTEGER NOT NULL,
+  token TEXT,
+  attempt_id TEXT,
+  deadline_us INTEGER NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  not_before_us INTEGER NOT NULL DEFAULT 0,
+  parked TEXT
+);
+CREATE INDEX IF NOT EXISTS cutover_journal_key ON cutover_journal (tbl, key, seq);
+CREATE TABLE IF NOT EXISTS cutover_operations (
+  op_id TEXT PRIMARY KEY,
+  digest TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('open', 'done', 'converted', 'not_applied', 'unknown')),
+  reply TEXT,
+  epoch INTEGER NOT NULL,
+  created_us INTEGER NOT NULL,
+  settled_us INTEGER
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cutover_ctx (
+  epoch INTEGER NOT NULL,
+  op_id TEXT,
+  role TEXT NOT NULL
+);
+"#;
+
+/// Creates what is missing; changes nothing that is there.
+///
+/// # Errors
+/// When the database refuses or cannot be reached.
+pub async fn install(db: &Db) -> Result<(), Fault> {
+    for statements in install_sql(db.dialect()) {
+        db.batch(statements).await?;
+    }
+    Ok(())
+}
+
+/// The statements of `install`, for `cutover schema --control`.
+#[must_use]
+pub fn install_sql(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        Dialect::Postgres => &[POSTGRES_BASE, POSTGRES],
+        Dialect::Sqlite => &[SQLITE],
+    }
+}

@@ -1,0 +1,62 @@
+//! The words of a journal row.
+
+use crate::contract::{Key, OpId};
+
+/// Which backend is owed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Direction {
+    /// Storage is the secondary.
+    ToStorage,
+    /// Legacy is the secondary.
+    ToLegacy,
+}
+
+/// Why an entry waits for something other than time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parked {
+    /// A constraint of the secondary refused it; another entry may have to be paid first (rule P13).
+    Constraint,
+    /// Nothing will pay it but an operator.
+    Quarantined,
+}
+
+/// An entry that this replica may pay, until the claim's deadline.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Claimed {
+    /// Its place in the journal.
+    pub seq: i64,
+    /// The table, as configured.
+    pub table: String,
+    /// The row.
+    pub key: Key,
+    /// The write that caused it, if a write of ours did.
+    pub op_id: Option<OpId>,
+    /// When it was appended, unix microseconds of the database's clock.
+    pub created_us: i64,
+    /// How often it was claimed, this time included.
+    pub attempts: i64,
+    /// How many of the entries it stands for were appended by writers that bypassed the proxy.
+    pub bypassed: usize,
+}
+
+impl Direction {
+    /// As the journal and the metrics spell it: the backend that is owed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ToStorage => "storage",
+            Self::ToLegacy => "legacy",
+        }
+    }
+}
+
+impl Parked {
+    /// As the journal spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Constraint => "constraint",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}

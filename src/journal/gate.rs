@@ -1,0 +1,35 @@
+//! The gate: what keeps a transaction and a change of epoch apart (invariant I5).
+//!
+//! Writers hold the lock shared until they end, a transition takes it exclusively: so a transition waits
+//! for open writers, and a writer that comes later reads the new epoch and is refused.
+
+use crate::contract::Epoch;
+use crate::sql::{Dialect, Fault, Refusal, Tx};
+
+/// The advisory lock of the epoch (PostgreSQL). On SQLite, `BEGIN IMMEDIATE` is the lock.
+pub const GATE_LOCK: i64 = 0x6375_746f_7665_7201;
+
+/// Holds the epoch until `tx` ends, if it still is the epoch. Called last, after every lock on rows.
+///
+/// # Errors
+/// `StaleEpoch` when it is not the epoch any more.
+pub async fn gate(tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {
+    match tx.dialect() {
+        Dialect::Postgres => tx
+            .fetch("SELECT cutover.gate_v1($1)", vec![epoch.into()])
+            .await
+            .map(drop),
+        Dialect::Sqlite => {
+            let rows = tx
+                .control(
+                    "SELECT 1 FROM cutover.state WHERE epoch = $1",
+                    vec![epoch.into()],
+                )
+                .await?;
+            if rows.is_empty() {
+                return Err(Fault::Refused(Refusal::StaleEpoch));
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Intents: the durable lock of a live write.
+//!
+//! The open entry is the lock, across replicas, with no session to lose: it is taken before storage is
+//! asked, and only its owner (by token) may settle, drop or resolve it, in a transaction that proves it
+//! still is one (P2). All keys of a write are opened, settled and resolved as one (P12).
+
+use super::claim::micros;
+use super::gate::gate;
+use super::operation::open_record;
+use super::stripes::{json_list, lock};
+use super::{Operation, OperationState, record_state};
+use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
+use crate::sql::{Db, Dialect, Fault, Tx};
+use std::time::Duration;
+
+/// A live write about to be sent.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// The write.
+    pub op_id: OpId,
+    /// Digest of its payload.
+    pub digest: String,
+    /// The epoch it was admitted under.
+    pub epoch: Epoch,
+    /// Every key it may touch, by table; not empty.
+    pub keys: Vec<(String, Key)>,
+    /// Its owner.
+    pub token: Token,
+    /// The one send it covers.
+    pub attempt: AttemptId,
+    /// How long the request may run.
+    pub lease: Duration,
+}
+
+/// What became of opening an intent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Opened {
+    /// Open: the request may be sent and must not commit after this (unix microseconds).
+    Until(i64),
+    /// An open entry holds one of the keys: wait and try again.
+    Held,
+    /// The operation has a record already; nothing was opened.
+    Recorded(Operation),
+}
+
+/// Opens an intent on all its keys at once, or none. Commits synchronously (P10).
+///
+/// # Errors
+/// See [`Fault`]. In doubt, the intent may be open: nobody sends under it, and it is resolved after its
+/// deadline like any other.
+pub async fn open_intent(db: &Db, intent: &Intent) -> Result<Opened, Fault> {
+    let mut tx = db.begin().await?;
+    if tx.dialect() == Dialect::Postgres {
+        tx.fetch("SET LOCAL synchronous_commit = on", vec![])
+            .await?;
+    }
+    lock(
+        &mut tx,
+        intent.keys.iter().map(|(table, key)| (table.as_str(), key)),
+    )
+    .await?;
+    if is_held(&mut tx, &intent.keys).await? {
+        return Ok(Opened::Held);
+    }
+    if let Some(record) = open_record(&mut tx, intent.op_id, &intent.digest, intent.epoch).await? {
+        return Ok(Opened::Recorded(record));
+    }
+    let mut deadline_us = 0;
+    for (table, key) in &intent.keys {
+        deadline_us = insert(&mut tx, intent, table, key, deadline_us).await?;
+    }
+    gate(&mut tx, intent.epoch).await?;
+    tx.commit().await?;
+    Ok(Opened::Until(deadline_us))
+}
+
+/// Inserts one key's entry; the first sets the deadline of all (0: not set yet).
+async fn insert(
+    tx: &mut Tx,
+    intent: &Intent,
+    table: &str,
+    key: &Key,
+    deadline_us: i64,
+) -> Result<i64, Fault> {
+    let rows = tx
+        .control(
+            "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, epoch, created_us, \
+             token, attempt_id, deadline_us, attempts) \
+             SELECT generation, 'legacy', 'intent', $1, $2, $3::uuid, $4, cutover.now_us(), $5::uuid, $6::uuid, \
+             CASE WHEN $7 = 0 THEN cutover.now_us() + $8 ELSE $7 END, 1 FROM cutover.state RETURNING deadline_us",
+            vec![
+                table.into(),
+                key.0.as_str().into(),
+                intent.op_id.into(),
+                intent.epoch.into(),
+                intent.token.into(),
+                intent.attempt.into(),
+                deadline_us.into(),
+                micros(intent.lease).into(),
+            ],
+        )
+        .await?;
+    rows.first()
+        .ok_or_else(|| Fault::Unexpected("cutover.state is empty".to_owned()))?
+        .some_int(0)
+}
+
+/// Whether any open entry, `copy` and repair included, holds one of these keys (P4).
+async fn is_held(tx: &mut Tx, keys: &[(String, Key)]) -> Result<bool, Fault> {
+    let texts: Vec<&str> = keys.iter().map(|(_, key)| key.0.as_str()).collect();
+    let names: Vec<String> = keys
+        .iter()
+        .map(|(table, key)| format!("{table}{key}"))
+        .collect();
+    let rows = tx
+        .control(
+            "SELECT 1 FROM cutover.journal WHERE key IN (SELECT e.value FROM cutover.each($1) AS e) \
+             AND (tbl || key) IN (SELECT e.value FROM cutover.each($2) AS e) \
+             AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
+            vec![json_list(&texts), json_list(&names)],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Whether the intent is still open, an intent, and this token's. Locks its rows until the end of `tx`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn prove_intent(tx: &mut Tx, token: Token, keys: usize) -> Result<bool, Fault> {
+    let rows = tx
+        .control(
+            "SELECT seq FROM cutover.journal WHERE kind = 'intent' AND token = $1::uuid \
+             ORDER BY seq FOR UPDATE",
+            vec![token.into()],
+        )
+        .await?;
+    Ok(rows.len() == keys)
+}
+
+/// Settles the intent and records what became of its operation. `prove_intent` comes first, in `tx`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn settle_intent(
+    tx: &mut Tx,
+    token: Token,
+    op_id: OpId,
+    state: OperationState,
+    reply: Option<&str>,
+) -> Result<(), Fault> {
+    tx.control(
+        "DELETE FROM cutover.journal WHERE kind = 'intent' AND token = $1::uuid",
+        vec![token.into()],
+    )
+    .await?;
+    record_state(tx, op_id, state, reply).await
+}
+
+/// Drops an intent whose request certainly did not take effect, if it is still this token's: the
+/// operation may be tried again. `false`: it is not ours any more, and its record tells what became of it.
+///
+/// # Errors
+/// See [`Fault`]; the intent then stays and is resolved after its deadline.
+pub async fn drop_intent(db: &Db, intent: &Intent) -> Result<bool, Fault> {
+    let mut tx = db.begin().await?;
+    if !prove_intent(&mut tx, intent.token, intent.keys.len()).await? {
+        return Ok(false);
+    }
+    settle_intent(
+        &mut tx,
+        intent.token,
+        intent.op_id,
+        OperationState::NotApplied,
+        None,
+    )
+    .await?;
+    tx.commit().await?;
+    Ok(true)
+}

@@ -1,0 +1,29 @@
+//! The durable list of what the secondary is owed, in the legacy database.
+//!
+//! An entry names a key, never a row: whoever pays it reads the authority's row at that moment, so a
+//! payment can only carry committed state, entries of one key collapse into one, and a schema change or a
+//! large row cannot hurt the writer whose transaction appended the entry (see ARCHITECTURE, "Keys, not
+//! images"). Only open entries are kept; a settled one is deleted in the batch that settles it.
+//!
+//! * `copy`: the secondary's row of this key must become the authority's row.
+//! * `intent`: a live write may have reached storage; until it is resolved its keys are locked by it.
+
+mod claim;
+mod ddl;
+mod entry;
+mod gate;
+mod intent;
+mod operation;
+mod stats;
+mod stripes;
+
+pub use claim::{Claim, ClaimOptions, ClaimedIntent, claim, claim_intents, claim_parked};
+pub use ddl::{install, install_sql};
+pub use entry::{Claimed, Direction, Parked};
+pub use gate::{GATE_LOCK, gate};
+pub use intent::{Intent, Opened, drop_intent, open_intent, prove_intent, settle_intent};
+pub use operation::{Operation, OperationState, record_done, record_state, recorded};
+pub use stats::{
+    OpenEntry, Owed, accept, append_copies, entries, is_owed, owed, prune_operations, prune_void,
+    retry,
+};

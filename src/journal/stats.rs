@@ -1,0 +1,203 @@
+//! Looking at the journal, and the rare acts on it: appending copies, retrying, pruning.
+
+use super::entry::{Direction, Parked};
+use super::operation;
+use super::stripes::json_list;
+use crate::contract::{Key, OpId};
+use crate::sql::{Db, Fault, Record, Tx};
+
+/// What is owed, at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Owed {
+    /// Entries towards storage.
+    pub to_storage: i64,
+    /// Entries towards legacy, intents included.
+    pub to_legacy: i64,
+    /// Age of the oldest, microseconds.
+    pub oldest_us: i64,
+    /// Entries whose last request was never answered.
+    pub in_doubt: i64,
+    /// Entries that only an operator will move.
+    pub quarantined: i64,
+    /// Appended by writers that bypassed the proxy.
+    pub bypassed: i64,
+}
+
+/// One open entry, for people.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct OpenEntry {
+    /// Its place.
+    pub seq: i64,
+    /// `copy` or `intent`.
+    pub kind: String,
+    /// Who is owed: `storage` or `legacy`.
+    pub direction: String,
+    /// The table.
+    pub table: String,
+    /// The key.
+    pub key: String,
+    /// The write that caused it.
+    pub op_id: Option<String>,
+    /// Age in seconds.
+    pub age_seconds: i64,
+    /// How often it was tried.
+    pub attempts: i64,
+    /// `constraint` or `quarantined`, when it waits for more than time.
+    pub parked: Option<String>,
+}
+
+/// What is owed now.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn owed(db: &Db) -> Result<Owed, Fault> {
+    let rows = db
+        .control(
+            "SELECT coalesce(sum(CASE WHEN direction = 'storage' THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(sum(CASE WHEN direction = 'legacy' THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(cutover.now_us() - min(created_us), 0)::bigint, \
+             coalesce(sum(CASE WHEN token IS NOT NULL AND deadline_us < cutover.now_us() THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(sum(CASE WHEN parked = 'quarantined' THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(sum(CASE WHEN bypass THEN 1 ELSE 0 END), 0)::bigint \
+             FROM cutover.journal WHERE generation = (SELECT generation FROM cutover.state)",
+            vec![],
+        )
+        .await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Fault::Unexpected("an aggregate without a row".to_owned()))?;
+    Ok(Owed {
+        to_storage: row.some_int(0)?,
+        to_legacy: row.some_int(1)?,
+        oldest_us: row.some_int(2)?,
+        in_doubt: row.some_int(3)?,
+        quarantined: row.some_int(4)?,
+        bypassed: row.some_int(5)?,
+    })
+}
+
+/// Whether anything is owed of a table, in either direction.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn is_owed(db: &Db, table: &str) -> Result<bool, Fault> {
+    let rows = db
+        .control(
+            "SELECT 1 FROM cutover.journal WHERE tbl = $1 \
+             AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
+            vec![table.into()],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Open entries, oldest first, at most `limit`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn entries(db: &Db, limit: i64) -> Result<Vec<OpenEntry>, Fault> {
+    let rows = db
+        .control(
+            "SELECT seq, kind, direction, tbl, key, op_id::text, (cutover.now_us() - created_us) / 1000000, \
+             attempts, parked FROM cutover.journal \
+             WHERE generation = (SELECT generation FROM cutover.state) ORDER BY seq LIMIT $1",
+            vec![limit.into()],
+        )
+        .await?;
+    rows.iter().map(OpenEntry::read).collect()
+}
+
+impl OpenEntry {
+    fn read(row: &Record) -> Result<Self, Fault> {
+        Ok(Self {
+            seq: row.some_int(0)?,
+            kind: row.some_text(1)?,
+            direction: row.some_text(2)?,
+            table: row.some_text(3)?,
+            key: row.some_text(4)?,
+            op_id: row.text(5)?,
+            age_seconds: row.some_int(6)?,
+            attempts: row.some_int(7)?,
+            parked: row.text(8)?,
+        })
+    }
+}
+
+/// Appends `copy` entries for these keys of one table, under the epoch of `tx`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn append_copies(
+    tx: &mut Tx,
+    direction: Direction,
+    table: &str,
+    keys: &[Key],
+    op_id: Option<OpId>,
+) -> Result<(), Fault> {
+    let texts: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
+    tx.control(
+        "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, epoch, created_us) \
+         SELECT s.generation, $1, 'copy', $2, e.value, $3::uuid, s.epoch, cutover.now_us() \
+         FROM cutover.state s, cutover.each($4) AS e",
+        vec![
+            direction.as_str().into(),
+            table.into(),
+            crate::sql::Arg::Text(op_id.map(|id| id.to_string())),
+            json_list(&texts),
+        ],
+    )
+    .await
+    .map(drop)
+}
+
+/// Lets a parked entry be tried again. `false`: there is no such parked entry.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn retry(db: &Db, seq: i64) -> Result<bool, Fault> {
+    let rows = db
+        .control(
+            "UPDATE cutover.journal SET parked = NULL, not_before_us = 0 \
+             WHERE seq = $1 AND parked IS NOT NULL RETURNING seq",
+            vec![seq.into()],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Gives up a quarantined entry: the difference stays, by an operator's decision. `false`: there is none.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn accept(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
+    let rows = tx
+        .control(
+            "DELETE FROM cutover.journal WHERE seq = $1 AND parked = $2 RETURNING seq",
+            vec![seq.into(), Parked::Quarantined.as_str().into()],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Removes entries of older generations (void after a fall to `off`), at most `batch_max`. Returns how many.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn prune_void(db: &Db, batch_max: i64) -> Result<usize, Fault> {
+    let rows = db
+        .control(
+            "DELETE FROM cutover.journal WHERE seq IN (SELECT seq FROM cutover.journal \
+             WHERE generation < (SELECT generation FROM cutover.state) LIMIT $1) RETURNING seq",
+            vec![batch_max.into()],
+        )
+        .await?;
+    Ok(rows.len())
+}
+
+/// Forgets operation records settled before `before_us`, at most `batch_max`. Returns how many.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn prune_operations(db: &Db, before_us: i64, batch_max: i64) -> Result<usize, Fault> {
+    operation::prune(db, before_us, batch_max).await
+}

@@ -1,0 +1,260 @@
+//! The capture triggers: gate, journal and witness in the writer's own transaction.
+//!
+//! One trigger per table and event. In PostgreSQL it is an `AFTER … FOR EACH STATEMENT` trigger with
+//! transition tables, so a statement pays once however many rows it touches, and everything that a
+//! statement does not show is seen: `BEFORE` triggers, defaults, cascades, key changes. It runs last in
+//! the statement, after the row locks, so a blocked row holds up neither a transition nor other writers.
+//!
+//! The function takes the epoch's lock shared and then reads `state` in a fresh snapshot: a VOLATILE
+//! PL/pgSQL function takes one per inner statement under READ COMMITTED. A writer with a stronger
+//! isolation level reads the row `FOR SHARE`, which fails with a serialization error instead of reading
+//! the past (PostgreSQL manual, "Transaction Isolation").
+//!
+//! Only the key's columns are named in it, so adding, dropping or changing other columns cannot break a
+//! writer.
+
+use crate::journal::GATE_LOCK;
+use crate::schema::{Schema, Table};
+use crate::sql::{Db, Dialect, Fault, key_expr, quote};
+
+/// Installs the triggers of every table, replacing those of an older shape of its key.
+pub(super) async fn install(db: &Db, schema: &Schema) -> Result<(), Fault> {
+    if db.dialect() == Dialect::Postgres {
+        db.batch(&gate_function()).await?;
+    }
+    for table in schema.tables.values() {
+        let statements = capture_sql(db.dialect(), table);
+        if installed(db, table).await? != Some(mark(&statements)) {
+            db.batch(&statements).await?;
+            if db.dialect() == Dialect::Postgres {
+                db.batch(&comment(table, &statements)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The mark of what is installed on a table: DDL takes locks that wait for the application's
+/// transactions, so an unchanged trigger is left alone.
+async fn installed(db: &Db, table: &Table) -> Result<Option<String>, Fault> {
+    if db.dialect() == Dialect::Sqlite {
+        return Ok(None);
+    }
+    let rows = db
+        .fetch(
+            "SELECT obj_description(p.oid, 'pg_proc') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+             WHERE n.nspname = 'cutover' AND p.proname = $1 \
+             AND (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = to_regclass($2) AND t.tgfoid = p.oid) = 4",
+            vec![function_name(table).into(), table.sql_name.as_str().into()],
+        )
+        .await?;
+    rows.first().map_or(Ok(None), |row| row.text(0))
+}
+
+fn comment(table: &Table, statements: &str) -> String {
+    format!(
+        "COMMENT ON FUNCTION cutover.{} IS '{}'",
+        quote(&function_name(table)),
+        mark(statements)
+    )
+}
+
+/// A digest of the DDL.
+fn mark(statements: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(statements.as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The DDL that puts the triggers on one table; it may be run again.
+#[must_use]
+pub fn capture_sql(dialect: Dialect, table: &Table) -> String {
+    match dialect {
+        Dialect::Postgres => postgres(table),
+        Dialect::Sqlite => sqlite(table),
+    }
+}
+
+/// The DDL that takes the triggers off one table.
+#[must_use]
+pub fn uninstall_sql(dialect: Dialect, table: &Table) -> String {
+    match dialect {
+        Dialect::Postgres => format!(
+            "DROP FUNCTION IF EXISTS cutover.{}() CASCADE;",
+            quote(&function_name(table))
+        ),
+        Dialect::Sqlite => EVENTS
+            .iter()
+            .map(|event| format!("DROP TRIGGER IF EXISTS {};", sqlite_trigger(table, event.name)))
+            .collect(),
+    }
+}
+
+struct Event {
+    name: &'static str,
+    transition: &'static str,
+    sqlite_rows: &'static [&'static str],
+}
+
+const EVENTS: [Event; 3] = [
+    Event {
+        name: "INSERT",
+        transition: "REFERENCING NEW TABLE AS new_rows",
+        sqlite_rows: &["NEW"],
+    },
+    Event {
+        name: "UPDATE",
+        transition: "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
+        sqlite_rows: &["OLD", "NEW"],
+    },
+    Event {
+        name: "DELETE",
+        transition: "REFERENCING OLD TABLE AS old_rows",
+        sqlite_rows: &["OLD"],
+    },
+];
+
+/// Names carry a version so that two neighbouring versions of the program can run side by side.
+fn function_name(table: &Table) -> String {
+    format!("capture_v1 {}", table.name)
+}
+
+/// The gate for writers that fire no trigger (what is applied to legacy as the secondary).
+fn gate_function() -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION cutover.gate_v1(writer_epoch bigint) RETURNS void \
+         LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gate$
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared({GATE_LOCK});
+  IF (SELECT epoch FROM cutover.state) IS DISTINCT FROM writer_epoch THEN
+    RAISE EXCEPTION 'cutover: the epoch is not % any more', writer_epoch USING ERRCODE = 'CT001';
+  END IF;
+END $gate$;"
+    )
+}
+
+fn postgres(table: &Table) -> String {
+    let function = quote(&function_name(table));
+    let name = literal(&table.name);
+    let new_key = key_expr(Dialect::Postgres, table, "new_rows");
+    let old_key = key_expr(Dialect::Postgres, table, "old_rows");
+    let append = |keys: &str| {
+        format!(
+            "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, bypass, epoch, created_us) \
+             SELECT st.generation, 'storage', 'copy', {name}, k.key, op, bypasses, st.epoch, cutover.now_us() \
+             FROM ({keys}) AS k (key);"
+        )
+    };
+    let mut sql = format!(
+        "CREATE OR REPLACE FUNCTION cutover.{function}() RETURNS trigger \
+         LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $capture$
+DECLARE
+  st record;
+  ctx text := current_setting('cutover.ctx', true);
+  bypasses boolean := coalesce(ctx, '') = '';
+  op uuid;
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared({GATE_LOCK});
+  IF current_setting('transaction_isolation') = 'read committed' THEN
+    SELECT epoch, generation, journaling, bypass_refused INTO STRICT st FROM cutover.state;
+  ELSE
+    SELECT epoch, generation, journaling, bypass_refused INTO STRICT st FROM cutover.state FOR SHARE;
+  END IF;
+  IF bypasses THEN
+    IF st.bypass_refused OR TG_OP = 'TRUNCATE' AND st.journaling THEN
+      RAISE EXCEPTION 'cutover: % on % must go through the proxy now', TG_OP, {name}
+        USING ERRCODE = 'CT002', HINT = 'Send it to the proxy, or ask the operator for its stage.';
+    END IF;
+  ELSE
+    IF split_part(ctx, '|', 1)::bigint <> st.epoch THEN
+      RAISE EXCEPTION 'cutover: the epoch is not % any more', split_part(ctx, '|', 1) USING ERRCODE = 'CT001';
+    END IF;
+    IF split_part(ctx, '|', 3) = 'apply' THEN
+      RETURN NULL;
+    END IF;
+    op := split_part(ctx, '|', 2)::uuid;
+  END IF;
+  IF NOT st.journaling THEN
+    RETURN NULL;
+  END IF;
+  CASE TG_OP
+  WHEN 'INSERT' THEN {insert}
+  WHEN 'UPDATE' THEN {update}
+  WHEN 'DELETE' THEN {delete}
+  ELSE NULL;
+  END CASE;
+  RETURN NULL;
+END $capture$;
+",
+        insert = append(&format!("SELECT {new_key} FROM new_rows")),
+        update = append(&format!(
+            "SELECT {new_key} FROM new_rows UNION SELECT {old_key} FROM old_rows"
+        )),
+        delete = append(&format!("SELECT {old_key} FROM old_rows")),
+    );
+    for event in &EVENTS {
+        let trigger = quote(&format!("cutover_capture_{}", event.name.to_lowercase()));
+        sql.push_str(&format!(
+            "DROP TRIGGER IF EXISTS {trigger} ON {on};
+CREATE TRIGGER {trigger} AFTER {event} ON {on} {transition} FOR EACH STATEMENT EXECUTE FUNCTION cutover.{function}();
+",
+            on = table.sql_name,
+            event = event.name,
+            transition = event.transition,
+        ));
+    }
+    sql.push_str(&format!(
+        "DROP TRIGGER IF EXISTS cutover_capture_truncate ON {on};
+CREATE TRIGGER cutover_capture_truncate BEFORE TRUNCATE ON {on} FOR EACH STATEMENT EXECUTE FUNCTION cutover.{function}();
+",
+        on = table.sql_name
+    ));
+    sql
+}
+
+/// SQLite has row triggers and one writer: the writer's context is a row that only exists inside its own
+/// transaction.
+fn sqlite(table: &Table) -> String {
+    let name = literal(&table.name);
+    let mut sql = String::new();
+    for event in &EVENTS {
+        let trigger = sqlite_trigger(table, event.name);
+        let keys: Vec<String> = event
+            .sqlite_rows
+            .iter()
+            .map(|row| format!("SELECT {} AS key", key_expr(Dialect::Sqlite, table, row)))
+            .collect();
+        sql.push_str(&format!(
+            "DROP TRIGGER IF EXISTS {trigger};
+CREATE TRIGGER {trigger} AFTER {event} ON {on} FOR EACH ROW BEGIN
+  SELECT RAISE(ABORT, 'CT001 cutover: the epoch has changed')
+    FROM cutover_state s, cutover_ctx c WHERE c.epoch <> s.epoch;
+  SELECT RAISE(ABORT, 'CT002 cutover: this table must be written through the proxy now')
+    FROM cutover_state s WHERE s.bypass_refused AND NOT EXISTS (SELECT 1 FROM cutover_ctx);
+  INSERT INTO cutover_journal (generation, direction, kind, tbl, key, op_id, bypass, epoch, created_us)
+    SELECT s.generation, 'storage', 'copy', {name}, k.key, c.op_id, c.epoch IS NULL, s.epoch,
+      CAST(unixepoch('subsec') * 1000000 AS INTEGER)
+    FROM cutover_state s LEFT JOIN cutover_ctx c ON true, ({keys}) AS k
+    WHERE s.journaling AND coalesce(c.role, '') <> 'apply';
+END;
+",
+            event = event.name,
+            on = table.sql_name,
+            keys = keys.join(" UNION "),
+        ));
+    }
+    sql
+}
+
+fn sqlite_trigger(table: &Table, event: &str) -> String {
+    quote(&format!(
+        "cutover_capture_{}_{}",
+        table.name,
+        event.to_lowercase()
+    ))
+}
+
+/// A text literal: both dialects double the quote (`standard_conforming_strings` is on).
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

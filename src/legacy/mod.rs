@@ -1,0 +1,127 @@
+//! The legacy database: what the application wrote to before, and what a rollback needs.
+//!
+//! As the authority it is written by plain DML; the capture triggers it carries are gate, journal and
+//! witness (`capture`). As the secondary it is written by key, without firing them (`secondary`).
+
+mod authority;
+mod capture;
+mod secondary;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::contract::Reply;
+use crate::journal;
+use crate::schema::{Read, Schema};
+use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec, introspect};
+
+pub use authority::{Stamp, WriteError, Written};
+pub use capture::{capture_sql, uninstall_sql};
+pub use secondary::{Applied, Finish, Image};
+
+/// The legacy database with the configured tables.
+#[derive(Debug)]
+pub struct Legacy {
+    db: Db,
+    specs: Vec<TableSpec>,
+    schema: ArcSwap<Schema>,
+    /// Whether the session may set `session_replication_role`: then no trigger fires on what is applied.
+    replica_role: bool,
+}
+
+/// Why the legacy database could not be taken into use.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It refused or could not be reached.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A configured table is not there, or not usable.
+    #[error(transparent)]
+    Introspect(#[from] IntrospectError),
+}
+
+impl Legacy {
+    /// Reads the shape of the configured tables and installs journal and capture triggers. The control
+    /// tables (`cutover.state` and its kin) must be there.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(db: Db, specs: Vec<TableSpec>) -> Result<Self, OpenError> {
+        let schema = introspect(&db, &specs).await?;
+        capture::install(&db, &schema).await?;
+        let replica_role = may_set_replica_role(&db).await;
+        Ok(Self {
+            db,
+            specs,
+            schema: ArcSwap::from_pointee(schema),
+            replica_role,
+        })
+    }
+
+    /// The tables as they are known now.
+    #[must_use]
+    pub fn schema(&self) -> Arc<Schema> {
+        self.schema.load_full()
+    }
+
+    /// Reads the shape again after it changed underneath.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; the old shape stays.
+    pub async fn reload_schema(&self) -> Result<(), OpenError> {
+        let schema = introspect(&self.db, &self.specs).await?;
+        capture::install(&self.db, &schema).await?;
+        self.schema.store(Arc::new(schema));
+        Ok(())
+    }
+
+    /// Its connections, for journal and control, which live in it.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Whether applying as the secondary keeps the application's own triggers quiet.
+    #[must_use]
+    pub fn silences_triggers(&self) -> bool {
+        self.replica_role
+    }
+
+    /// Answers a read.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn read(&self, read: &Read) -> Result<Reply, Fault> {
+        self.db.read(read).await
+    }
+
+    /// Whether it answers at all.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn probe(&self) -> Result<(), Fault> {
+        self.db.fetch("SELECT 1", vec![]).await.map(drop)
+    }
+}
+
+/// Tries it, because PostgreSQL 13 and 14 have no privilege to look up.
+async fn may_set_replica_role(db: &Db) -> bool {
+    if db.dialect() == Dialect::Sqlite {
+        return false;
+    }
+    let Ok(mut tx) = db.begin().await else {
+        return false;
+    };
+    tx.fetch("SET LOCAL session_replication_role = replica", vec![])
+        .await
+        .is_ok()
+}
+
+/// Creates the tables that journal and capture need, before `Legacy::open`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn install_journal(db: &Db) -> Result<(), Fault> {
+    journal::install(db).await
+}

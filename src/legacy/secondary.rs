@@ -1,0 +1,221 @@
+//! Writing to legacy as the secondary: rows that storage has, by key.
+//!
+//! What is applied must fire neither the capture triggers nor the application's: the session's
+//! `session_replication_role` is `replica` where that is granted, and the capture trigger steps aside for
+//! the role `apply` where it is not. So these writes ask the gate themselves, last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Legacy;
+use super::authority::{enter, leave};
+use crate::contract::{Epoch, Key, OpId, Row, Token};
+use crate::journal::{self, Claim, OperationState};
+use crate::schema::{Filter, Table};
+use crate::sql::{
+    Db, Dialect, Fault, Tx, advance_sequences, canonical_keys, keys_matching, next_values,
+    put_rows, remove_keys, rows_by_keys,
+};
+
+/// The state a key must have: a row, or none.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The table.
+    pub table: Arc<Table>,
+    /// The key.
+    pub key: Key,
+    /// The row, or none when it is gone.
+    pub row: Option<Row>,
+}
+
+/// What became of applying images under a claim or an intent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// They are in legacy, and what was owed is settled.
+    Done,
+    /// The entry is not ours any more: nothing was done (P2).
+    NotOurs,
+}
+
+/// An intent to finish: whose it is and how it ends.
+#[derive(Clone, Debug)]
+pub struct Finish<'a> {
+    /// The intent's owner.
+    pub token: Token,
+    /// How many keys it holds.
+    pub keys: usize,
+    /// Its operation.
+    pub op_id: OpId,
+    /// What is recorded of the operation.
+    pub state: OperationState,
+    /// The answer to record, for `Done`.
+    pub reply: Option<&'a str>,
+    /// The epoch to commit under.
+    pub epoch: Epoch,
+}
+
+impl Legacy {
+    /// Step 5 of a live write, and the end of a resolved one: in one commit the intent is still open and
+    /// ours, the rows are put or removed, the sequences follow, the operation is recorded.
+    ///
+    /// # Errors
+    /// See [`Fault`]; `StaleEpoch` when the epoch moved. Must not be cancelled half-way.
+    pub async fn finish(&self, finish: &Finish<'_>, images: &[Image]) -> Result<Applied, Fault> {
+        let mut tx = self.db().begin().await?;
+        self.silence(&mut tx, finish.epoch).await?;
+        if !journal::prove_intent(&mut tx, finish.token, finish.keys).await? {
+            return Ok(Applied::NotOurs);
+        }
+        apply(&mut tx, images, self.silences_triggers()).await?;
+        journal::settle_intent(&mut tx, finish.token, finish.op_id, finish.state, finish.reply)
+            .await?;
+        leave(&mut tx).await?;
+        journal::gate(&mut tx, finish.epoch).await?;
+        tx.commit().await?;
+        Ok(Applied::Done)
+    }
+
+    /// Pays one claimed `copy` entry towards legacy.
+    ///
+    /// # Errors
+    /// As `finish`.
+    pub async fn pay(
+        &self,
+        claim: &Claim,
+        seq: i64,
+        image: &Image,
+    ) -> Result<Applied, Fault> {
+        let mut tx = self.db().begin().await?;
+        self.silence(&mut tx, claim.epoch).await?;
+        let held = tx
+            .control(
+                "DELETE FROM cutover.journal WHERE seq = $1 AND token = $2::uuid RETURNING seq",
+                vec![seq.into(), claim.token.into()],
+            )
+            .await?;
+        if held.is_empty() {
+            return Ok(Applied::NotOurs);
+        }
+        apply(
+            &mut tx,
+            std::slice::from_ref(image),
+            self.silences_triggers(),
+        )
+        .await?;
+        leave(&mut tx).await?;
+        journal::gate(&mut tx, claim.epoch).await?;
+        tx.commit().await?;
+        Ok(Applied::Done)
+    }
+
+    /// Rows of these keys that exist, soft-deleted ones included.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn rows(
+        &self,
+        table: &Table,
+        keys: &[Key],
+    ) -> Result<HashMap<Key, Row>, Fault> {
+        self.db().rows(table, keys).await
+    }
+
+    /// Keys of the rows that a filter matches now, at most `limit`.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn keys_matching(
+        &self,
+        table: &Table,
+        filter: &Filter,
+        limit: u64,
+    ) -> Result<Vec<Key>, Fault> {
+        let statement = keys_matching(self.db().dialect(), table, filter, limit);
+        key_column(self.db(), statement.text, statement.args).await
+    }
+
+    /// The canonical form of keys.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn canonical_keys(
+        &self,
+        table: &Table,
+        keys: &[Vec<serde_json::Value>],
+    ) -> Result<Vec<Key>, Fault> {
+        let statement = canonical_keys(self.db().dialect(), table, keys);
+        key_column(self.db(), statement.text, statement.args).await
+    }
+
+    /// The next values of a sequence, for keys that a live write does not bring along.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn next_values(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Fault> {
+        let statement = next_values(self.db().dialect(), sequence, count);
+        let rows = self.db().fetch(&statement.text, statement.args).await?;
+        rows.iter().map(|row| row.some_int(0)).collect()
+    }
+
+    async fn silence(&self, tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {
+        if self.silences_triggers() {
+            tx.fetch("SET LOCAL session_replication_role = replica", vec![])
+                .await?;
+        }
+        if tx.dialect() == Dialect::Sqlite {
+            tx.fetch("PRAGMA defer_foreign_keys = ON", vec![]).await?;
+        }
+        enter(tx, epoch, None, "apply").await
+    }
+}
+
+async fn key_column(
+    db: &Db,
+    text: String,
+    args: Vec<crate::sql::Arg>,
+) -> Result<Vec<Key>, Fault> {
+    let rows = db.fetch(&text, args).await?;
+    rows.iter().map(|row| row.some_text(0).map(Key)).collect()
+}
+
+/// Puts and removes by key. Several rows of one table are removed before they are put, so that unique
+/// values may change hands among them; without silenced triggers that would cascade, so then each row is
+/// only upserted.
+async fn apply(tx: &mut Tx, images: &[Image], silenced: bool) -> Result<(), Fault> {
+    let dialect = tx.dialect();
+    for (table, group) in by_table(images) {
+        let gone: Vec<Key> = group
+            .iter()
+            .filter(|image| image.row.is_none() || silenced && group.len() > 1)
+            .map(|image| image.key.clone())
+            .collect();
+        if !gone.is_empty() {
+            let statement = remove_keys(dialect, &table, &gone);
+            tx.fetch(&statement.text, statement.args).await?;
+        }
+        let rows: Vec<Row> = group.iter().filter_map(|image| image.row.clone()).collect();
+        if !rows.is_empty() {
+            let statement = put_rows(dialect, &table, &rows);
+            tx.fetch(&statement.text, statement.args).await?;
+            for statement in advance_sequences(dialect, &table, &rows) {
+                tx.fetch(&statement.text, statement.args).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Images by table, in the order in which the tables first appear.
+fn by_table(images: &[Image]) -> Vec<(Arc<Table>, Vec<&Image>)> {
+    let mut groups: Vec<(Arc<Table>, Vec<&Image>)> = Vec::new();
+    for image in images {
+        match groups
+            .iter_mut()
+            .find(|(table, _)| table.name == image.table.name)
+        {
+            Some((_, group)) => group.push(image),
+            None => groups.push((Arc::clone(&image.table), vec![image])),
+        }
+    }
+    groups
+}

@@ -1,0 +1,212 @@
+//! Writes in `live`: storage first, then legacy, and the caller is answered after both.
+//!
+//! 1. Keys are resolved (`plan`). 2. A durable intent on all of them keeps every other write of them out.
+//! 3. Storage is asked, with the keys and the original predicate. 4. Its reply is believed only if it is
+//! the row that was written (`echo`). 5. One legacy commit applies it, settles the intent and records the
+//! operation.
+//!
+//! Whatever goes wrong in between, the record of the operation knows: the next turn reads it.
+
+mod echo;
+mod plan;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::errors::{self, Effect};
+use crate::schema::write_query;
+use super::write::{Order, Turn};
+use super::Repository;
+use crate::contract::{AttemptId, Reply, Token};
+use crate::control::{Backend, Snapshot, Stage};
+use crate::journal::{self, Intent, Opened, Operation, OperationState};
+use crate::legacy::{Applied, Finish, Image};
+use crate::sql::Fault;
+use crate::storage::{self, Capability, StorageError};
+
+use plan::Plan;
+
+impl Repository {
+    /// One turn of a live write.
+    pub(super) async fn write_live(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order) -> Turn {
+        if let Some(turn) = self.recorded(order).await {
+            return turn;
+        }
+        let plan = match self.plan(order).await {
+            Ok(plan) => plan,
+            Err(turn) => return turn,
+        };
+        if plan.needs_transaction() && !self.storage.capabilities().has(Capability::Transaction) {
+            let error = errors::unsupported(
+                "the storage service has no transactions: write one row at a time in this stage",
+            );
+            return Turn::Done(Err(error), Backend::Storage, std::time::Duration::ZERO);
+        }
+        if plan.keys.is_empty() {
+            return self.write_nothing(snapshot, order, &plan).await;
+        }
+        let intent = self.intent(snapshot, order, &plan);
+        match journal::open_intent(self.legacy.db(), &intent).await {
+            Ok(Opened::Until(deadline_us)) => {
+                self.send(snapshot, order, &plan, &intent, deadline_us).await
+            }
+            Ok(Opened::Held) => Turn::Blocked(errors::unavailable(
+                "another write of this key is not finished",
+            )),
+            Ok(Opened::Recorded(operation)) => self.answer_from(order, operation).await,
+            Err(fault) if fault.is_stale_epoch() => Turn::Again,
+            // Nothing is sent under an intent whose commit is in doubt: the resolver will find it.
+            Err(Fault::InDoubt(_)) => Turn::InDoubt,
+            Err(fault) => self.blocked(fault, order),
+        }
+    }
+
+    fn intent(&self, snapshot: &Snapshot, order: &Order, plan: &Plan) -> Intent {
+        let options = self.options.load();
+        Intent {
+            op_id: order.op_id,
+            digest: order.digest.clone(),
+            epoch: snapshot.epoch,
+            keys: plan.keys.clone(),
+            token: Token::fresh(),
+            attempt: AttemptId::fresh(),
+            lease: options.rpc_deadline,
+        }
+    }
+
+    /// Steps 3 to 5.
+    async fn send(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        order: &Order,
+        plan: &Plan,
+        intent: &Intent,
+        deadline_us: i64,
+    ) -> Turn {
+        let started = Instant::now();
+        let call = storage::Call {
+            query: write_query(&plan.write, &plan.deleted_at),
+            attempt: intent.attempt,
+            deadline_ms: deadline_us / 1000,
+            epoch: snapshot.epoch,
+            traceparent: order.traceparent.clone(),
+            fences: Vec::new(),
+        };
+        let (result, before) = tokio::join!(self.storage.call(&call), self.rows_before(plan));
+        let time = started.elapsed();
+        self.observer
+            .storage(order.op, time, result.as_ref().err());
+        let reply = match result {
+            Ok(reply) => reply,
+            Err(StorageError::Rejected(error)) => {
+                return self.dropped(intent, Turn::Done(Err(error), Backend::Storage, time)).await;
+            }
+            Err(StorageError::Unavailable(_)) => {
+                let error = errors::unavailable("the storage service cannot be reached");
+                return self.dropped(intent, Turn::Blocked(error)).await;
+            }
+            Err(StorageError::InDoubt(_)) => return Turn::InDoubt,
+        };
+        let before = match before {
+            Ok(before) => before,
+            Err(_) => return Turn::InDoubt,
+        };
+        match echo::images(plan, &reply, &before) {
+            Ok(images) => self.commit(snapshot, order, intent, images, reply, time).await,
+            Err(mismatch) => {
+                self.observer.echo_mismatch(&mismatch);
+                Turn::InDoubt
+            }
+        }
+    }
+
+    /// Step 5, under the new epoch if the epoch moved and the stage is still `live`.
+    async fn commit(
+        &self,
+        snapshot: &Snapshot,
+        order: &Order,
+        intent: &Intent,
+        images: Vec<Image>,
+        reply: Reply,
+        time: std::time::Duration,
+    ) -> Turn {
+        let mut epoch = snapshot.epoch;
+        loop {
+            let finish = Finish {
+                token: intent.token,
+                keys: intent.keys.len(),
+                op_id: order.op_id,
+                state: OperationState::Done,
+                reply: Some(reply.as_json()),
+                epoch,
+            };
+            match self.legacy.finish(&finish, &images).await {
+                Ok(Applied::Done) => return Turn::Done(Ok(reply), Backend::Storage, time),
+                Ok(Applied::NotOurs) => return Turn::InDoubt,
+                Err(fault) if fault.is_stale_epoch() => {
+                    self.control.refresh().await;
+                    let now = self.control.snapshot();
+                    if now.stage != Stage::Live || now.epoch == epoch {
+                        return Turn::InDoubt;
+                    }
+                    epoch = now.epoch;
+                }
+                Err(fault) => {
+                    tracing::warn!(%fault, op_id = %order.op_id, "a live write could not be applied to legacy yet");
+                    return Turn::InDoubt;
+                }
+            }
+        }
+    }
+
+    /// Storage certainly did nothing: the intent goes, if it is still ours.
+    async fn dropped(&self, intent: &Intent, turn: Turn) -> Turn {
+        match journal::drop_intent(self.legacy.db(), intent).await {
+            Ok(true) => turn,
+            // A rollback took it over: the record says how to go on.
+            Ok(false) => Turn::Again,
+            Err(_) => Turn::InDoubt,
+        }
+    }
+
+    /// The operation's record, looked at before anything is planned: a repeat gets its first answer.
+    async fn recorded(&self, order: &Order) -> Option<Turn> {
+        match journal::recorded(self.legacy.db(), order.op_id).await {
+            Ok(None) => None,
+            Ok(Some(operation)) if operation.state.may_run() && operation.digest == order.digest => None,
+            Ok(Some(operation)) => Some(self.answer_from(order, operation).await),
+            Err(fault) => Some(self.blocked(fault, order)),
+        }
+    }
+
+    async fn answer_from(&self, order: &Order, operation: Operation) -> Turn {
+        let done = |result| Turn::Done(result, Backend::Storage, std::time::Duration::ZERO);
+        if operation.digest != order.digest {
+            return done(Err(errors::other_payload(order.op_id)));
+        }
+        match (operation.state, operation.reply) {
+            (OperationState::Done, Some(reply)) => done(Ok(Reply::from_json(reply))),
+            // Found out afterwards that it took effect: the rows as they are now are its answer.
+            (OperationState::Done, None) => match self.rows_now(order).await {
+                Ok(reply) => done(Ok(reply)),
+                Err(turn) => turn,
+            },
+            (OperationState::Unknown, _) => done(Err(errors::unknown_outcome(order.op_id))),
+            (OperationState::Open, _) => Turn::InDoubt,
+            (OperationState::Converted | OperationState::NotApplied, _) => Turn::Again,
+        }
+    }
+
+    pub(super) fn blocked(&self, fault: Fault, order: &Order) -> Turn {
+        match fault {
+            Fault::Unavailable(_) | Fault::TimedOut => {
+                Turn::Blocked(errors::unavailable("the legacy database cannot be reached"))
+            }
+            other => Turn::Done(
+                Err(errors::from_fault(other, Effect::Write, Some(order.op_id))),
+                Backend::Legacy,
+                std::time::Duration::ZERO,
+            ),
+        }
+    }
+}

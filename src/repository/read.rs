@@ -1,0 +1,121 @@
+//! Reads: from the stage's authority, and in `shadow` and `live` again from the other side to compare.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::errors::{self, Effect};
+use super::{Answer, Call, Repository};
+use crate::contract::{AttemptId, Epoch, Query, Reply};
+use crate::control::{Backend, ReadAdmission, Snapshot, Stage};
+use crate::schema::Read;
+use crate::sql::Fault;
+use crate::storage::{self, StorageError};
+
+impl Repository {
+    /// Answers a read from the authority. In `live`, legacy answers when storage cannot.
+    pub(super) async fn read(self: &Arc<Self>, call: Call, read: Read) -> Answer {
+        let (snapshot, lease_expired) = match self.control.admit_read().await {
+            ReadAdmission::Leased(snapshot) => (snapshot, false),
+            ReadAdmission::WithoutLease(snapshot) => (snapshot, true),
+        };
+        if lease_expired && !self.may_read_without_lease(&snapshot) {
+            return Answer::refused(
+                &snapshot,
+                errors::unavailable("the control state cannot be reached"),
+            );
+        }
+        let mut answer = match snapshot.stage.authority() {
+            Backend::Legacy => self.read_legacy(&snapshot, call, read).await,
+            Backend::Storage => self.read_storage(&snapshot, call, read).await,
+        };
+        answer.lease_expired = lease_expired;
+        answer
+    }
+
+    /// Without a lease, legacy stays safe to ask (it answers only while it is there, and then the lease
+    /// can be renewed); storage may have lost the authority meanwhile.
+    fn may_read_without_lease(&self, snapshot: &Snapshot) -> bool {
+        snapshot.stage.authority() == Backend::Storage && !self.options.load().refuse_without_lease
+    }
+
+    async fn read_legacy(self: &Arc<Self>, snapshot: &Arc<Snapshot>, call: Call, read: Read) -> Answer {
+        let started = Instant::now();
+        let result = self.timed_legacy_read(&read).await;
+        let time = started.elapsed();
+        self.observer
+            .backend(Backend::Legacy, call.request.query.op(), time, result.as_ref().err());
+        if snapshot.stage == Stage::Shadow {
+            if let Ok(reply) = &result {
+                self.shadow_read(snapshot, &call, read, reply.clone(), time);
+            }
+        }
+        Self::answered(
+            snapshot,
+            result.map_err(|fault| errors::from_fault(fault, Effect::Read, None)),
+            Backend::Legacy,
+            time,
+        )
+    }
+
+    async fn read_storage(self: &Arc<Self>, snapshot: &Arc<Snapshot>, call: Call, read: Read) -> Answer {
+        let started = Instant::now();
+        let result = self
+            .storage_call(&call.request.query, snapshot.epoch, call.traceparent.clone())
+            .await;
+        let time = started.elapsed();
+        self.observer
+            .storage(call.request.query.op(), time, result.as_ref().err());
+        match result {
+            Ok(reply) => {
+                if snapshot.stage == Stage::Live {
+                    self.shadow_read(snapshot, &call, read, reply.clone(), time);
+                }
+                Self::answered(snapshot, Ok(reply), Backend::Storage, time)
+            }
+            // Every acknowledged write of `live` is in legacy, so it may answer instead.
+            Err(_) if snapshot.stage == Stage::Live => {
+                let started = Instant::now();
+                let result = self.timed_legacy_read(&read).await;
+                Self::answered(
+                    snapshot,
+                    result.map_err(|fault| errors::from_fault(fault, Effect::Read, None)),
+                    Backend::Legacy,
+                    started.elapsed(),
+                )
+            }
+            Err(error) => Self::answered(
+                snapshot,
+                Err(errors::from_storage_read(error)),
+                Backend::Storage,
+                time,
+            ),
+        }
+    }
+
+    pub(super) async fn timed_legacy_read(&self, read: &Read) -> Result<Reply, Fault> {
+        let deadline = self.options.load().read_deadline;
+        tokio::time::timeout(deadline, self.legacy.read(read))
+            .await
+            .unwrap_or(Err(Fault::TimedOut))
+    }
+
+    /// One read of storage, under the RPC deadline.
+    pub(super) async fn storage_call(
+        &self,
+        query: &Query,
+        epoch: Epoch,
+        traceparent: Option<String>,
+    ) -> Result<Reply, StorageError> {
+        let deadline = crate::clock::unix_ms()
+            + i64::try_from(self.options.load().rpc_deadline.as_millis()).unwrap_or(i64::MAX);
+        let call = storage::Call {
+            query: query.clone(),
+            attempt: AttemptId::fresh(),
+            deadline_ms: deadline,
+            epoch,
+            traceparent,
+            fences: Vec::new(),
+        };
+        self.storage.call(&call).await
+    }
+}

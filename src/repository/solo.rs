@@ -1,0 +1,141 @@
+//! `ramp_down` and `complete`: storage answers alone.
+//!
+//! In `ramp_down` legacy is paid as well as it can be, and nothing waits for it (P15): the keys a write
+//! touched are handed to a task that appends them to the journal; when that is not possible legacy is
+//! marked stale, and going back is refused until it has been verified.
+//!
+//! Operation records live in legacy, so here a repeated operation id is only recognised while legacy
+//! answers quickly; `status` lists this as a weakened promise.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::errors;
+use crate::schema::write_query;
+use super::write::{Order, Turn};
+use super::Repository;
+use crate::contract::{AttemptId, Reply, Row};
+use crate::control::{Backend, Snapshot, Stage};
+use crate::journal::{Direction, append_copies};
+use crate::schema::{Step, Table};
+use crate::storage;
+
+impl Repository {
+    /// One write with storage as its only judge.
+    pub(super) async fn write_solo(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order) -> Turn {
+        let started = Instant::now();
+        let call = storage::Call {
+            query: write_query(&order.write, &crate::clock::rfc3339_now()),
+            attempt: AttemptId::fresh(),
+            deadline_ms: crate::clock::unix_ms()
+                + i64::try_from(self.options.load().rpc_deadline.as_millis()).unwrap_or(i64::MAX),
+            epoch: snapshot.epoch,
+            traceparent: order.traceparent.clone(),
+            fences: Vec::new(),
+        };
+        let result = self.storage.call(&call).await;
+        let time = started.elapsed();
+        self.observer
+            .storage(order.op, time, result.as_ref().err());
+        match result {
+            Ok(reply) => {
+                if snapshot.stage == Stage::RampDown {
+                    self.owe_legacy(snapshot, order, &reply);
+                }
+                Turn::Done(Ok(reply), Backend::Storage, time)
+            }
+            Err(error) => {
+                if snapshot.stage == Stage::RampDown {
+                    if let storage::StorageError::InDoubt(_) = &error {
+                        self.control.drop_debt("a write to storage is in doubt");
+                    }
+                }
+                Turn::Done(
+                    Err(errors::from_storage_write(error, order.op_id)),
+                    Backend::Storage,
+                    time,
+                )
+            }
+        }
+    }
+
+    /// Appends what legacy is owed, behind the caller's back; a debt that cannot be written down is a
+    /// dropped one.
+    fn owe_legacy(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order, reply: &Reply) {
+        let touched = match touched_rows(order, reply) {
+            Ok(touched) => touched,
+            Err(why) => return self.control.drop_debt(&why),
+        };
+        let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
+            return self.control.drop_debt("too many debts towards legacy wait to be written down");
+        };
+        let (this, snapshot, op_id) = (Arc::clone(self), Arc::clone(snapshot), order.op_id);
+        self.observer.spawn(async move {
+            let _permit = permit;
+            for (table, rows) in touched {
+                let written = this.write_down(&table, &rows, op_id).await;
+                if let Err(fault) = written {
+                    tracing::warn!(epoch = %snapshot.epoch, %fault, "a debt towards legacy was dropped");
+                    this.control.drop_debt("legacy could not be told what it is owed");
+                }
+            }
+            this.owed.notify_one();
+        });
+    }
+
+    async fn write_down(
+        &self,
+        table: &Table,
+        rows: &[Vec<Value>],
+        op_id: crate::contract::OpId,
+    ) -> Result<(), crate::sql::Fault> {
+        let keys = self.legacy.canonical_keys(table, rows).await?;
+        let mut tx = self.legacy.db().begin().await?;
+        append_copies(&mut tx, Direction::ToLegacy, &table.name, &keys, Some(op_id)).await?;
+        tx.commit().await
+    }
+}
+
+/// The keys of the rows that a reply says were touched, by table.
+fn touched_rows(order: &Order, reply: &Reply) -> Result<Vec<(Arc<Table>, Vec<Vec<Value>>)>, String> {
+    let value = reply.parse().map_err(|error| error.to_string())?;
+    let replies: Vec<Value> = match (order.write.transaction, value) {
+        (true, Value::Array(replies)) => replies,
+        (_, only) => vec![only],
+    };
+    let mut touched = Vec::new();
+    for (step, reply) in order.write.steps.iter().zip(replies) {
+        let Step::Change(change) = step else { continue };
+        let rows: Vec<Row> = match reply {
+            Value::Null => Vec::new(),
+            Value::Object(row) => vec![row],
+            Value::Array(rows) => rows
+                .into_iter()
+                .filter_map(|row| match row {
+                    Value::Object(row) => Some(row),
+                    _ => None,
+                })
+                .collect(),
+            _ => return Err("storage's reply is not a row".to_owned()),
+        };
+        let keys = rows
+            .iter()
+            .map(|row| key_values(change.table(), row))
+            .collect::<Option<Vec<_>>>()
+            .ok_or("storage's reply lacks the key")?;
+        if !keys.is_empty() {
+            touched.push((Arc::clone(change.table()), keys));
+        }
+    }
+    Ok(touched)
+}
+
+/// The key's column values of a row, if it has them all.
+pub(super) fn key_values(table: &Table, row: &Row) -> Option<Vec<Value>> {
+    table
+        .key_columns()
+        .map(|column| row.get(&column.name).cloned())
+        .collect()
+}

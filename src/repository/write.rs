@@ -1,0 +1,163 @@
+//! Writes: one loop from admission to answer.
+//!
+//! Each turn runs the write under one snapshot. When the epoch moved underneath, nothing happened, and the
+//! next turn runs it under the new one: a flip costs no caller an error. Turns end with the caller's
+//! deadline, and then the answer says honestly whether the write may have happened.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::errors;
+use super::{Answer, Call, Repository};
+use crate::contract::{Error, OpId, Query, Reply};
+use crate::control::{Backend, Snapshot, Stage};
+use crate::legacy::{Stamp, WriteError};
+use crate::schema::Write;
+use crate::sql::Fault;
+
+/// The parts of a write that do not change from turn to turn.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    pub(super) write: Write,
+    pub(super) op: &'static str,
+    pub(super) op_id: OpId,
+    pub(super) digest: String,
+    pub(super) deadline: Instant,
+    pub(super) traceparent: Option<String>,
+}
+
+/// How one turn ended.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// Answered.
+    Done(Result<Reply, Error>, Backend, Duration),
+    /// Nothing happened under this snapshot; try under the current one.
+    Again,
+    /// An earlier attempt of this operation may have happened; wait a little for its outcome.
+    InDoubt,
+    /// Nothing happened, and nothing will change soon; wait a little.
+    Blocked(Error),
+}
+
+/// How long to wait before a turn that was blocked by another write of the key, or by a doubt.
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl Repository {
+    /// Runs a write until it is answered or its deadline has come.
+    pub(super) async fn write(self: &Arc<Self>, call: Call, write: Write) -> Answer {
+        let order = Order {
+            write,
+            op: call.request.query.op(),
+            op_id: call.request.op_id.unwrap_or_else(OpId::fresh),
+            digest: digest(&call.request.query),
+            deadline: call.received + self.options.load().write_deadline,
+            traceparent: call.traceparent,
+        };
+        let mut answer = self.turns(&order).await;
+        answer.op_id = Some(order.op_id);
+        if let Err(error) = &mut answer.result {
+            error.op_id = error.op_id.or(Some(order.op_id));
+        }
+        answer
+    }
+
+    async fn turns(self: &Arc<Self>, order: &Order) -> Answer {
+        let mut in_doubt = false;
+        let mut blocked = errors::unavailable("the stage is changing");
+        loop {
+            let snapshot = match self.control.admit_write(order.deadline).await {
+                Ok(snapshot) => snapshot,
+                Err(_) => {
+                    let snapshot = self.control.snapshot();
+                    return Answer::refused(&snapshot, ended(order.op_id, in_doubt, blocked));
+                }
+            };
+            match self.turn(&snapshot, order).await {
+                Turn::Done(result, backend, time) => {
+                    return Self::answered(&snapshot, result, backend, time);
+                }
+                Turn::Again => self.control.refresh().await,
+                Turn::InDoubt => {
+                    in_doubt = true;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Turn::Blocked(error) => {
+                    blocked = error;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            if Instant::now() >= order.deadline {
+                return Answer::refused(&snapshot, ended(order.op_id, in_doubt, blocked));
+            }
+        }
+    }
+
+    async fn turn(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order) -> Turn {
+        match snapshot.stage {
+            Stage::Off | Stage::DualWrite | Stage::Shadow => {
+                self.write_legacy(snapshot, order).await
+            }
+            Stage::Live => self.write_live(snapshot, order).await,
+            Stage::RampDown | Stage::Complete => self.write_solo(snapshot, order).await,
+        }
+    }
+
+    /// `off`, `dual_write`, `shadow`: the caller waits for legacy alone. What storage is owed is in the
+    /// same commit.
+    async fn write_legacy(&self, snapshot: &Snapshot, order: &Order) -> Turn {
+        let stamp = Stamp {
+            epoch: snapshot.epoch,
+            op_id: order.op_id,
+            digest: order.digest.clone(),
+        };
+        let started = Instant::now();
+        let result = self.legacy.write(&order.write, &stamp).await;
+        let time = started.elapsed();
+        let fault = match &result {
+            Err(WriteError::Fault(fault)) => Some(fault),
+            _ => None,
+        };
+        self.observer
+            .backend(Backend::Legacy, order.op, time, fault);
+        match result {
+            Ok(written) => {
+                if snapshot.stage != Stage::Off {
+                    self.owed.notify_one();
+                }
+                Turn::Done(Ok(written.reply), Backend::Legacy, time)
+            }
+            Err(WriteError::Fault(fault)) if fault.is_stale_epoch() => Turn::Again,
+            // The record of the operation makes it safe to send again, and tells what became of it.
+            Err(WriteError::Fault(Fault::InDoubt(_))) => Turn::InDoubt,
+            Err(WriteError::Fault(fault @ Fault::Unavailable(_))) => Turn::Blocked(
+                errors::from_fault(fault, errors::Effect::Write, Some(order.op_id)),
+            ),
+            Err(error) => Turn::Done(
+                Err(errors::from_write(error, order.op_id)),
+                Backend::Legacy,
+                time,
+            ),
+        }
+    }
+}
+
+/// The answer when time has run out.
+fn ended(op_id: OpId, in_doubt: bool, blocked: Error) -> Error {
+    if in_doubt {
+        errors::unknown_outcome(op_id)
+    } else {
+        blocked
+    }
+}
+
+/// Tells payloads apart: the same operation id with another payload is a conflict.
+fn digest(query: &Query) -> String {
+    let mut hex = String::with_capacity(32);
+    for byte in Sha256::digest(query.to_value().to_string()).iter().take(16) {
+        hex.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        hex.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+    }
+    hex
+}

@@ -1,0 +1,240 @@
+//! Comparing the two sides soundly (invariant I10).
+//!
+//! A first mismatch is only a suspect: the secondary is paid a moment later than the authority. Before it
+//! is confirmed, both sides are read again, after everything the journal knew of the rows was settled, and
+//! the authority must have stood still around the reading of the secondary, twice. What never stands still
+//! is `transient`; what could not be read is `one_sided_error`, never a divergence.
+
+mod recheck;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::compare::{Difference, replies_equal};
+use crate::contract::{AttemptId, Epoch, Query, Reply};
+use crate::control::{Backend, Control};
+use crate::divergence::Finding;
+use crate::legacy::Legacy;
+use crate::observe::{Compared, Observer};
+use crate::schema::{Filter, Read, ReadKind, Sort, Table, read_query};
+use crate::storage::{self, Storage};
+
+/// How reads are compared; hot-reloadable.
+#[derive(Clone, Debug)]
+pub struct CompareOptions {
+    /// The share of reads that are compared, 0 to 1.
+    pub sample: f64,
+    /// How long to wait before a suspect is read again.
+    pub recheck_delay: Duration,
+    /// How often a suspect is read again before it counts as `transient`.
+    pub recheck_max: u32,
+    /// How long one call to storage may run.
+    pub rpc_deadline: Duration,
+}
+
+/// Compares what the two backends answer, behind the caller's back.
+#[derive(Debug)]
+pub struct Comparer {
+    control: Arc<Control>,
+    legacy: Arc<Legacy>,
+    storage: Arc<Storage>,
+    observer: Arc<Observer>,
+    options: ArcSwap<CompareOptions>,
+    /// Background reads under way; more are shed, never queued.
+    background: Arc<Semaphore>,
+    tasks: TaskTracker,
+}
+
+/// What the authority answered, to be held against the other side.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// Who answered.
+    pub authority: Backend,
+    /// What was read.
+    pub read: Read,
+    /// The answer.
+    pub reply: Reply,
+    /// How long it took.
+    pub time: Duration,
+    /// The epoch it was answered under.
+    pub epoch: Epoch,
+    /// W3C trace context, passed on.
+    pub traceparent: Option<String>,
+}
+
+impl Comparer {
+    /// Puts the parts together; at most `background_max` reads at once.
+    #[must_use]
+    pub fn new(
+        control: Arc<Control>,
+        legacy: Arc<Legacy>,
+        storage: Arc<Storage>,
+        observer: Arc<Observer>,
+        options: CompareOptions,
+        background_max: usize,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            control,
+            legacy,
+            storage,
+            observer,
+            options: ArcSwap::from_pointee(options),
+            background: Arc::new(Semaphore::new(background_max)),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Replaces the options.
+    pub fn set_options(&self, options: CompareOptions) {
+        self.options.store(Arc::new(options));
+    }
+
+    /// Waits for the comparisons under way; no new ones start.
+    pub async fn drain(&self) {
+        self.background.close();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Reads the other side in the background and compares. Returns at once.
+    pub fn compare(self: &Arc<Self>, answered: Answered) {
+        let (table, op) = (answered.read.table.name.clone(), op(&answered.read));
+        if !sampled(self.options.load().sample) {
+            return self.observer.compared(&table, op, Compared::Unsampled);
+        }
+        let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
+            return self.observer.compared(&table, op, Compared::Shed);
+        };
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            let result = this.compare_now(answered, op).await;
+            this.observer.compared(&table, op, result);
+        });
+    }
+
+    /// Checks one row that a write's outcome made suspect. Returns at once.
+    pub fn suspect(self: &Arc<Self>, table: &Arc<Table>, key: Vec<Value>, op: &'static str) {
+        let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
+            return self.observer.compared(&table.name, op, Compared::Shed);
+        };
+        let (this, read) = (Arc::clone(self), row_read(table, key));
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            let result = this.recheck(&read).await;
+            this.observer.compared(&read.table.name, op, result);
+        });
+    }
+
+    async fn compare_now(&self, answered: Answered, op: &'static str) -> Compared {
+        let started = std::time::Instant::now();
+        let other = match answered.authority {
+            Backend::Legacy => self.read_storage(&answered.read, answered.epoch, answered.traceparent.clone()).await,
+            Backend::Storage => self.read_legacy(&answered.read).await,
+        };
+        let time = started.elapsed();
+        let Some(other) = other else {
+            return Compared::OneSidedError;
+        };
+        let (legacy, storage) = match answered.authority {
+            Backend::Legacy => (answered.time, time),
+            Backend::Storage => (time, answered.time),
+        };
+        self.observer.paired(op, legacy, storage);
+        match difference(&answered.read, &answered.reply, &other) {
+            None => Compared::Match,
+            Some(_) => self.recheck(&answered.read).await,
+        }
+    }
+
+    /// Storage's answer, or none: an outage is neither consistency nor divergence.
+    async fn read_storage(&self, read: &Read, epoch: Epoch, traceparent: Option<String>) -> Option<Reply> {
+        let query: Query = read_query(read, true);
+        let deadline = crate::clock::unix_ms()
+            + i64::try_from(self.options.load().rpc_deadline.as_millis()).unwrap_or(i64::MAX);
+        let call = storage::Call {
+            query,
+            attempt: AttemptId::fresh(),
+            deadline_ms: deadline,
+            epoch,
+            traceparent,
+            fences: Vec::new(),
+        };
+        let started = std::time::Instant::now();
+        let result = self.storage.call(&call).await;
+        self.observer
+            .storage(op(read), started.elapsed(), result.as_ref().err());
+        result.ok()
+    }
+
+    async fn read_legacy(&self, read: &Read) -> Option<Reply> {
+        let started = std::time::Instant::now();
+        let result = self.legacy.read(read).await;
+        self.observer
+            .legacy(op(read), started.elapsed(), result.as_ref().err());
+        result.ok()
+    }
+
+    /// Writes a confirmed divergence down: counted, logged, listed.
+    pub async fn confirmed(&self, table: &Table, finding: Finding) {
+        self.observer.diverged(&finding.table, finding.kind);
+        tracing::error!(table = finding.table, kind = finding.kind, fields = ?finding.fields, "confirmed divergence");
+        if let Err(fault) = crate::divergence::record(self.legacy.db(), table, &finding).await {
+            tracing::warn!(%fault, "a divergence could not be written down");
+        }
+    }
+}
+
+/// The `op` label of a read.
+fn op(read: &Read) -> &'static str {
+    match read.kind {
+        ReadKind::Rows { .. } => "select",
+        ReadKind::Count => "count",
+    }
+}
+
+/// How two answers to one read differ, if they do.
+fn difference(read: &Read, authority: &Reply, secondary: &Reply) -> Option<Difference> {
+    if authority.as_json() == secondary.as_json() {
+        return None;
+    }
+    match (authority.parse(), secondary.parse()) {
+        (Ok(authority), Ok(secondary)) => replies_equal(read, &authority, &secondary).err(),
+        _ => Some(Difference::unreadable()),
+    }
+}
+
+/// The read of one whole row.
+fn row_read(table: &Arc<Table>, key: Vec<Value>) -> Read {
+    Read {
+        table: Arc::clone(table),
+        kind: ReadKind::Rows {
+            columns: (0..table.columns.len()).collect(),
+            order: table
+                .key
+                .iter()
+                .map(|&column| Sort {
+                    column,
+                    descending: false,
+                })
+                .collect(),
+            limit: None,
+            offset: None,
+        },
+        filter: Filter::Keys(vec![key]),
+    }
+}
+
+/// Whether this read is one of the sampled share.
+fn sampled(share: f64) -> bool {
+    if share >= 1.0 {
+        return true;
+    }
+    let lot = (uuid::Uuid::new_v4().as_u128() % 1_000_000) as f64 / 1_000_000.0;
+    lot < share
+}
