@@ -11,3 +11,5 @@ pub mod sql;
 pub mod storage;
 
 pub mod control;
+
+pub mod server;
