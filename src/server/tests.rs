@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -125,32 +126,29 @@ async fn a_body_that_does_not_arrive_is_refused_and_its_connection_closed() {
     assert!(answer.contains("invalid_request"));
 }
 
-/// Sends ten MiB in the framing given and returns the answer and how much could be sent.
+/// Sends ten MiB in the framing given; returns the answer and how much had been sent when it came.
 async fn send_ten_mib(addr: SocketAddr, head: &str, chunked: bool) -> (String, usize) {
     let (mut reader, mut writer) = TcpStream::connect(addr).await.unwrap().into_split();
     writer.write_all(head.as_bytes()).await.unwrap();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
     let sender = tokio::spawn(async move {
-        let piece = vec![b'x'; 64 * 1024];
-        let mut sent = 0;
-        while sent < 10 * MIB {
-            if chunked && writer.write_all(b"10000\r\n").await.is_err() {
-                break;
-            }
-            if writer.write_all(&piece).await.is_err() {
-                break;
-            }
-            if chunked && writer.write_all(b"\r\n").await.is_err() {
-                break;
-            }
-            sent += piece.len();
+        let mut piece = vec![b'x'; 64 * 1024];
+        if chunked {
+            piece.splice(0..0, *b"10000\r\n");
+            piece.extend(b"\r\n");
+        }
+        while count.load(Relaxed) < 10 * MIB && writer.write_all(&piece).await.is_ok() {
+            count.fetch_add(64 * 1024, Relaxed);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        sent
     });
-    let mut answer = Vec::new();
+    let mut answer = vec![0; 12];
+    reader.read_exact(&mut answer).await.unwrap();
+    let sent = sent.load(Relaxed);
     reader.read_to_end(&mut answer).await.ok();
-    drop(reader);
-    (String::from_utf8(answer).unwrap(), sender.await.unwrap())
+    sender.await.unwrap();
+    (String::from_utf8(answer).unwrap(), sent)
 }
 
 fn assert_refused(answer: &str) {
@@ -166,8 +164,9 @@ fn assert_refused(answer: &str) {
 async fn ten_mib_with_a_length_are_refused_unread() {
     let server = start(ServerOptions::default()).await;
     let head = "POST /read HTTP/1.1\r\nhost: a\r\ncontent-length: 10485760\r\n\r\n";
-    let (answer, _) = send_ten_mib(server.addr, head, false).await;
+    let (answer, sent) = send_ten_mib(server.addr, head, false).await;
     assert_refused(&answer);
+    assert!(sent < MIB, "{sent}");
 }
 
 #[tokio::test]
