@@ -13,3 +13,7 @@ pub mod storage;
 pub mod control;
 
 pub mod server;
+
+pub mod config;
+
+pub mod telemetry;
