@@ -4,10 +4,14 @@
 //! no SQL and no transport. Parsing is strict because a member that is ignored today is a write that is
 //! lost tomorrow.
 
+mod condition;
 mod error;
 mod ids;
+mod members;
 mod query;
 mod reply;
+mod strict;
+mod wire;
 
 pub use error::{Code, Error};
 pub use ids::{AttemptId, Epoch, Key, OpId, Token};
@@ -16,3 +20,6 @@ pub use query::{
     Select, Update, Where,
 };
 pub use reply::{Reply, Row};
+pub use strict::{JsonLimits, parse_json};
+
+pub(crate) use members::shown;

@@ -1,6 +1,5 @@
 //! One connection from its first byte to its last.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,11 +20,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::ServerOptions;
 use super::activity::{Activity, Answering};
 use super::answer::error_response;
 use super::body::too_large;
 use super::stream::{Stream, Transport};
+use super::{Hangup, ServerOptions};
 
 /// Serves requests on one connection until either side closes it, a limit is passed, or, after `shutdown`,
 /// the request in flight is answered.
@@ -103,7 +102,7 @@ async fn answer(
     router: Router,
     options: &ServerOptions,
     answering: Answering,
-) -> Result<Response<Answer>, Infallible> {
+) -> Result<Response<Answer>, Hangup> {
     let mut response = if request.body().size_hint().lower() > options.body_bytes_max {
         error_response(&too_large(options.body_bytes_max))
     } else {
@@ -112,6 +111,9 @@ async fn answer(
         let Ok(response) = TowerToHyperService::new(router).call(request).await;
         response
     };
+    if response.extensions().get::<Hangup>().is_some() {
+        return Err(Hangup);
+    }
     if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
         response
             .headers_mut()

@@ -11,6 +11,7 @@ mod activity;
 mod answer;
 mod body;
 mod connection;
+mod hangup;
 mod options;
 mod stream;
 mod tls;
@@ -18,6 +19,7 @@ mod tls;
 pub use accept::serve;
 pub use answer::{error_response, json_response};
 pub use body::read_body;
+pub use hangup::Hangup;
 pub use options::ServerOptions;
 pub use tls::{Tls, TlsError};
 

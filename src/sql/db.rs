@@ -6,16 +6,21 @@
 //! A transaction must not be dropped half-way by a cancelled future (an open transaction would go back to
 //! the pool on PostgreSQL): whoever begins one runs in a task of its own that nobody cancels.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
+use bigdecimal::BigDecimal;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Connection as _, Postgres, Row as _, Sqlite, Transaction};
 
 use super::{Dialect, Fault};
+
+/// The collation that compares SQLite's numerics, which are text, by value.
+pub(super) const NUMERIC_COLLATION: &str = "cutover_numeric";
 
 /// A pool of connections to one database.
 #[derive(Clone, Debug)]
@@ -192,6 +197,25 @@ impl Db {
         }
     }
 
+    /// Runs one statement that only reads, and once more when the schema changed underneath its plan.
+    pub(super) async fn fetch_fresh(
+        &self,
+        sql: &str,
+        args: Vec<Arg>,
+    ) -> Result<Vec<Record>, Fault> {
+        let Self::Postgres(pool) = self else {
+            return self.fetch(sql, args).await;
+        };
+        let mut connection = pool.acquire().await.map_err(not_started)?;
+        match fetch_postgres(&mut connection, sql, args.clone()).await {
+            Err(fault) if fault.is_stale_plan() => {
+                connection.clear_cached_statements().await?;
+                fetch_postgres(&mut connection, sql, args).await
+            }
+            result => result,
+        }
+    }
+
     /// Runs one control statement, written in the portable subset.
     ///
     /// # Errors
@@ -291,6 +315,15 @@ impl Tx {
 }
 
 impl Record {
+    /// Which dialect it is from.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Postgres(_) => Dialect::Postgres,
+            Self::Sqlite(_) => Dialect::Sqlite,
+        }
+    }
+
     /// Column `index` as text.
     ///
     /// # Errors
@@ -393,12 +426,26 @@ fn open_sqlite(url: &str, options: &PoolOptions) -> Result<SqlitePool, Fault> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .pragma("case_sensitive_like", "ON")
+        .collation(NUMERIC_COLLATION, compare_numerics)
         .busy_timeout(options.lock_timeout);
     Ok(SqlitePoolOptions::new()
         .max_connections(options.connections_max)
         .acquire_timeout(options.acquire_timeout)
         .test_before_acquire(false)
         .connect_lazy_with(connect))
+}
+
+/// Numerics are text in SQLite; NaN is the greatest, as in PostgreSQL.
+fn compare_numerics(left: &str, right: &str) -> Ordering {
+    let place = |text: &str| match text {
+        "-Infinity" => (0, BigDecimal::default()),
+        "Infinity" => (2, BigDecimal::default()),
+        text => match text.parse::<BigDecimal>() {
+            Ok(number) => (1, number),
+            Err(_) => (3, BigDecimal::default()),
+        },
+    };
+    place(left).cmp(&place(right))
 }
 
 async fn fetch_postgres(

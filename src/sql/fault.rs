@@ -70,6 +70,19 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Whether a prepared statement met another schema than it was prepared for (`cached plan must not
+    /// change result type`, `undefined column`).
+    pub(super) fn is_stale_plan(&self) -> bool {
+        matches!(self, Self::Unexpected(why) if why.starts_with("0A000 ") || why.starts_with("42703 "))
+    }
+
+    /// Whether the role may not do this (`insufficient privilege`), or the server has no such function.
+    pub(super) fn is_not_permitted(&self) -> bool {
+        matches!(self, Self::Unexpected(why) if why.starts_with("42501 ") || why.starts_with("42883 "))
+    }
+}
+
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         match error {
@@ -105,6 +118,8 @@ fn from_database(error: &dyn DatabaseError) -> Fault {
         KEY_HELD => return Fault::Refused(Refusal::KeyHeld),
         // query_canceled
         "57014" => return Fault::TimedOut,
+        // cardinality_violation: one upsert names a key twice
+        "21000" => return Fault::Refused(Refusal::Unique("the same key twice".to_owned())),
         _ => {}
     }
     match code.get(..2) {

@@ -5,7 +5,17 @@
 mod db;
 mod dialect;
 mod fault;
+mod identity;
+mod introspect;
+mod listen;
+pub mod render;
+mod run;
+mod sqlite_change;
 
 pub use db::{Arg, Db, PoolOptions, Record, Tx};
 pub use dialect::Dialect;
 pub use fault::{Fault, Refusal};
+pub use identity::{Identity, identity};
+pub use introspect::{IntrospectError, TableSpec, introspect};
+pub use listen::Listener;
+pub use run::{Applied, reply_of};
