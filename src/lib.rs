@@ -15,3 +15,7 @@ pub mod journal;
 pub mod control;
 
 pub mod server;
+
+pub mod config;
+
+pub mod telemetry;

@@ -1,0 +1,216 @@
+//! The values that labels may have.
+
+use crate::contract::Query;
+
+/// Declares a closed set of label values with their spelling.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+        }
+
+        impl $name {
+            /// Every value, so that series exist before their first event.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// As it is spelled in labels.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+
+labels! {
+    /// Where a request came in.
+    Door {
+        /// The HTTP door.
+        Http = "http",
+        /// The AMQP door.
+        Amqp = "amqp",
+    }
+}
+
+labels! {
+    /// What a request asks for.
+    Op {
+        /// `select`.
+        Select = "select",
+        /// `count`.
+        Count = "count",
+        /// `insert`.
+        Insert = "insert",
+        /// `upsert`.
+        Upsert = "upsert",
+        /// `update`.
+        Update = "update",
+        /// `delete`.
+        Delete = "delete",
+        /// `transaction`.
+        Transaction = "transaction",
+        /// `range`.
+        Range = "range",
+        /// `batch`.
+        Batch = "batch",
+        /// `resolve`.
+        Resolve = "resolve",
+        /// The request could not be read.
+        Invalid = "invalid",
+    }
+}
+
+labels! {
+    /// Why a backend did not answer, by what it means for the write.
+    ErrorKind {
+        /// It refused: nothing happened.
+        Rejected = "rejected",
+        /// It was not reached: nothing happened.
+        Unavailable = "unavailable",
+        /// It ran into its time limit and was undone: nothing happened.
+        TimedOut = "timed_out",
+        /// It may have happened.
+        InDoubt = "in_doubt",
+        /// The answer, or the refusal, makes no sense.
+        Unexpected = "unexpected",
+    }
+}
+
+labels! {
+    /// How a comparison ended.
+    Comparison {
+        /// Both sides agree.
+        Match = "match",
+        /// They differed and then agreed.
+        Transient = "transient",
+        /// They differ while the authority's row stood still.
+        Confirmed = "confirmed",
+        /// One side answered with an error.
+        OneSidedError = "one_sided_error",
+        /// Not chosen by `compare.sample`.
+        Unsampled = "unsampled",
+        /// Not done for want of room.
+        Shed = "shed",
+        /// A named rule says not to look.
+        Ignored = "ignored",
+    }
+}
+
+labels! {
+    /// How the two sides differ.
+    DivergenceKind {
+        /// The secondary lacks a row.
+        Missing = "missing",
+        /// The secondary has a row that the authority does not.
+        Extra = "extra",
+        /// Fields differ.
+        Fields = "fields",
+        /// One side succeeded where the other failed, or the counts differ.
+        Outcome = "outcome",
+        /// Storage's reply to a write is not what was written.
+        EchoMismatch = "echo_mismatch",
+    }
+}
+
+labels! {
+    /// How a payment ended.
+    Payment {
+        /// The secondary has it.
+        Applied = "applied",
+        /// A newer entry of the key covers it.
+        Superseded = "superseded",
+        /// The secondary refused it; retried later.
+        Parked = "parked",
+        /// The secondary refused it for good.
+        Quarantined = "quarantined",
+        /// The secondary was not reached; retried.
+        Unavailable = "unavailable",
+        /// It may have happened; paid again after its deadline.
+        InDoubt = "in_doubt",
+    }
+}
+
+labels! {
+    /// Who moved the stage.
+    ActorKind {
+        /// A person, through the admin API.
+        Operator = "operator",
+        /// The flag file.
+        FlagFile = "flag_file",
+        /// A rollback trigger.
+        Guard = "guard",
+        /// The proxy itself: a full journal, a coordinator that died.
+        Proxy = "proxy",
+    }
+}
+
+labels! {
+    /// Whose clock is compared with this replica's.
+    Peer {
+        /// The legacy database.
+        Legacy = "legacy",
+        /// The storage service.
+        Storage = "storage",
+        /// The replica that differs most.
+        Replica = "replica",
+    }
+}
+
+labels! {
+    /// What is known of a replica.
+    ReplicaState {
+        /// Heard of within its lease.
+        Fresh = "fresh",
+        /// Not heard of.
+        Missing = "missing",
+        /// It may have dropped a debt to legacy (rule P15).
+        Dirty = "dirty",
+    }
+}
+
+labels! {
+    /// What was refused or left out for want of room.
+    Shed {
+        /// Requests at the HTTP door.
+        HttpRequest = "http_request",
+        /// Reads on the secondary.
+        ShadowRead = "shadow_read",
+    }
+}
+
+labels! {
+    /// What became of an AMQP request.
+    AmqpAnswer {
+        /// The answer was published and routed.
+        Answered = "answered",
+        /// The answer was published, but nobody waits for it any more.
+        Unroutable = "unroutable",
+        /// The answer could not be published; the request comes again.
+        Failed = "failed",
+        /// No `reply_to`: dead-lettered.
+        DeadLettered = "dead_lettered",
+    }
+}
+
+impl Op {
+    /// The operation of a query.
+    #[must_use]
+    pub fn of(query: &Query) -> Self {
+        match query {
+            Query::Select(_) => Self::Select,
+            Query::Count(_) => Self::Count,
+            Query::Insert(_) => Self::Insert,
+            Query::Upsert(_) => Self::Upsert,
+            Query::Update(_) => Self::Update,
+            Query::Delete(_) => Self::Delete,
+            Query::Transaction(_) => Self::Transaction,
+            Query::Range(_) => Self::Range,
+            Query::Batch(_) => Self::Batch,
+            Query::Resolve(_) => Self::Resolve,
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What the proxy tells about itself: metrics, log, trace context.
+//!
+//! Metric names and labels are the interface of dashboards and alerts, so they live in one place and labels are
+//! closed sets: no value of a row and no text of a caller can become a label (trap 10, and bounded cardinality).
+
+mod labels;
+mod log;
+mod metrics;
+mod register;
+mod trace;
+
+pub use labels::{
+    ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, ErrorKind, Op, Payment, Peer,
+    ReplicaState, Shed,
+};
+pub use log::{LogControl, LogError, LogFormat, init};
+pub use metrics::{JournalGauges, Metrics};
+pub use trace::TraceParent;
