@@ -1,0 +1,177 @@
+//! The rules of the house that no lint can check.
+//!
+//! Each test gathers every offence before it fails, so that one run shows them all.
+
+use crate::house::{Source, files, relative};
+
+const FILE_LINES_MAX: usize = 400;
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// A module may name modules of lower layers and itself, nothing else.
+const LAYERS: [(u8, &[&str]); 8] = [
+    (0, &["contract", "clock"]),
+    (
+        1,
+        &["schema", "compare", "telemetry", "sql", "hub", "server"],
+    ),
+    (2, &["legacy", "storage", "journal"]),
+    (3, &["control", "guard"]),
+    (
+        4,
+        &["repository", "applier", "backfill", "verify", "events"],
+    ),
+    (5, &["front", "admin"]),
+    (6, &["config", "app", "reference"]),
+    (7, &["cli", "main"]),
+];
+
+/// Imports inside one layer that are part of the design: who, whom, why.
+const NEIGHBOURS: [(&str, &str, &str); 0] = [];
+
+/// What only one module may mention.
+const OWNED: [(&str, &str); 5] = [
+    ("sqlx::", "sql"),
+    ("lapin::", "hub"),
+    ("hyper::server", "server"),
+    ("hyper_util::server", "server"),
+    ("axum::serve", "server"),
+];
+
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: [&str; 10] = [
+    "util", "utils", "helper", "helpers", "common", "misc", "types", "manager", "managers",
+    "shared",
+];
+
+#[test]
+fn every_file_says_what_it_owns() {
+    let silent = all_sources().filter(|source| !source.text.starts_with("//!"));
+    none(silent.map(|source| source.path));
+}
+
+#[test]
+fn files_stay_short() {
+    let long = all_sources().filter_map(|source| {
+        let lines = source.lines_before_tests();
+        (lines > FILE_LINES_MAX).then(|| format!("{}: {lines} lines", source.path))
+    });
+    none(long);
+}
+
+#[test]
+fn functions_fit_a_screen() {
+    let long = all_sources().flat_map(|source| {
+        let functions = source.functions().into_iter();
+        let long = functions.filter(|(_, _, length)| *length > FUNCTION_LINES_MAX);
+        let describe = |(name, line, length)| format!("{}:{line}: {name}: {length}", source.path);
+        long.map(describe).collect::<Vec<_>>()
+    });
+    none(long);
+}
+
+#[test]
+fn modules_import_from_lower_layers_only() {
+    let mut offences = Vec::new();
+    for source in Source::below("src") {
+        let module = source.module();
+        if module == "lib" {
+            continue;
+        }
+        let Some(own) = layer(module) else {
+            offences.push(format!("{}: {module} is in no layer", source.path));
+            continue;
+        };
+        for import in source.imports() {
+            let lower = layer(&import).is_some_and(|other| other < own);
+            let neighbour = NEIGHBOURS
+                .iter()
+                .any(|(who, whom, _)| *who == module && *whom == import);
+            if import != module && !lower && !neighbour {
+                offences.push(format!("{}: imports crate::{import}", source.path));
+            }
+        }
+    }
+    none(offences);
+}
+
+#[test]
+fn a_library_is_mentioned_by_its_owner_only() {
+    let mut offences = Vec::new();
+    for source in Source::below("src") {
+        for (mention, owner) in OWNED {
+            if source.module() != owner && source.code.contains(mention) {
+                offences.push(format!("{}: {mention}", source.path));
+            }
+        }
+    }
+    none(offences);
+}
+
+#[test]
+fn names_are_the_domains_words() {
+    let empty = all_sources().filter(|source| {
+        let path = source.path.trim_end_matches(".rs");
+        path.split('/').any(|part| EMPTY_NAMES.contains(&part))
+    });
+    none(empty.map(|source| source.path));
+}
+
+#[test]
+fn nothing_is_left_to_be_done() {
+    let left_overs = ["dbg!(", "todo!(", "unimplemented!("];
+    let unfinished = all_sources().filter(|source| {
+        left_overs
+            .iter()
+            .any(|left_over| source.code.contains(left_over))
+    });
+    none(unfinished.map(|source| source.path));
+}
+
+#[test]
+fn every_metric_of_the_dashboards_exists() {
+    let telemetry = Source::below("src")
+        .into_iter()
+        .filter(|source| source.module() == "telemetry");
+    let exported: String = telemetry.map(|source| source.text).collect();
+    // Until the first metric is exported there is nothing to hold the dashboards to.
+    if exported.is_empty() {
+        return;
+    }
+    let mut unknown = Vec::new();
+    for path in [files("dashboards", "json"), files("dashboards", "yml")].concat() {
+        let text = std::fs::read_to_string(&path).expect("dashboards are text");
+        for metric in metrics(&text) {
+            // A histogram is exported under its name and asked for by its parts.
+            let parts = ["", "_bucket", "_sum", "_count"];
+            let mut names = parts.iter().filter_map(|part| metric.strip_suffix(part));
+            let known = names.any(|name| exported.contains(&format!("\"{name}\"")));
+            if !known {
+                unknown.push(format!("{}: {metric}", relative(&path)));
+            }
+        }
+    }
+    unknown.dedup();
+    none(unknown);
+}
+
+fn all_sources() -> impl Iterator<Item = Source> {
+    Source::below("src")
+        .into_iter()
+        .chain(Source::below("tests"))
+}
+
+fn layer(module: &str) -> Option<u8> {
+    let row = LAYERS.iter().find(|(_, modules)| modules.contains(&module));
+    row.map(|(layer, _)| *layer)
+}
+
+/// The metric names in a text; names of recording rules have colons and are no metrics.
+fn metrics(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    words.filter(|word| word.starts_with("cutover_") && !word.contains(':'))
+}
+
+fn none(offences: impl IntoIterator<Item = String>) {
+    let offences: Vec<String> = offences.into_iter().collect();
+    assert!(offences.is_empty(), "\n{}", offences.join("\n"));
+}
