@@ -78,7 +78,7 @@ pub struct Hot {
     /// Logging.
     pub log: Log,
     /// `flag.pin`: the stage that overrides the control state.
-    pub pin: Option<crate::control::Stage>,
+    pub pin: Option<crate::stage::Stage>,
     /// Who may use the doors; empty means everyone.
     pub http_tokens: Vec<DoorToken>,
     /// Who may use the admin plane; empty means the token that start-up writes.

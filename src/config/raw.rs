@@ -15,7 +15,7 @@ use super::sections::{
     TlsFiles,
 };
 use super::token::{Access, Role};
-use crate::control::Stage;
+use crate::stage::Stage;
 
 /// The whole file.
 #[derive(Deserialize, Debug)]

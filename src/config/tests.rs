@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::control::Stage;
+use crate::stage::Stage;
 use crate::storage::Capability;
 
 const PRODUCTION: &str = include_str!("../../config/production.toml");

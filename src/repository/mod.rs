@@ -137,7 +137,7 @@ impl Repository {
     fn answered(
         snapshot: &Snapshot,
         result: Result<crate::contract::Reply, crate::contract::Error>,
-        backend: crate::control::Backend,
+        backend: crate::stage::Backend,
         time: Duration,
     ) -> Answer {
         Answer {

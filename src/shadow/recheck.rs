@@ -2,7 +2,7 @@
 
 use super::{Comparer, difference};
 use crate::contract::{Key, Reply};
-use crate::control::Backend;
+use crate::stage::Backend;
 use crate::compare::Difference;
 use crate::divergence::Finding;
 use crate::journal;

@@ -16,7 +16,7 @@ use super::labels::{
 };
 use super::register::{DELTA_SECONDS, LAG_SECONDS, LATENCY_SECONDS, Register};
 use crate::contract::{Code, Epoch};
-use crate::control::{Backend, Stage};
+use crate::stage::{Backend, Stage};
 
 /// The `table` of requests that name none, several, or one that is not configured.
 const NO_TABLE: &str = "";
