@@ -4,8 +4,10 @@
 //! exist and values that fit, so what is wrong in a request is refused before a backend is touched.
 
 mod bound;
+mod instant;
 mod kind;
 mod table;
+mod value;
 
 pub use bound::{Change, Filter, Read, ReadKind, Sort, Step, Test, Write};
 pub use kind::{Generated, Kind};
