@@ -11,6 +11,8 @@ mod listen;
 pub mod render;
 mod run;
 mod sqlite_change;
+#[cfg(test)]
+mod tests;
 
 pub use db::{Arg, Db, PoolOptions, Record, Tx};
 pub use dialect::Dialect;

@@ -72,7 +72,8 @@ struct Found {
     references: Vec<Reference>,
 }
 
-/// Reads the wanted tables, in dependency order; every table of the application when none is named.
+/// Reads the wanted tables, in dependency order; every table of the application when none is
+/// named (on PostgreSQL, those of the search path).
 ///
 /// # Errors
 /// See [`IntrospectError`].

@@ -59,26 +59,24 @@ async fn relations(tx: &mut Tx, names: &[String]) -> Result<Vec<Relation>, Intro
     Ok(relations)
 }
 
-/// Tables of the search path by their name, others as `schema.table`.
+/// The tables that a name without a schema reaches.
 async fn every_relation(tx: &mut Tx) -> Result<Vec<Relation>, IntrospectError> {
     let records = tx
         .fetch(
-            "SELECT c.oid::int8, c.relname::text, \
-             CASE WHEN pg_table_is_visible(c.oid) THEN c.relname::text ELSE n.nspname || '.' || c.relname END \
+            "SELECT c.oid::int8, c.relname::text \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' \
              AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'cutover', 'reference') \
-             AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 2, 1",
+             AND pg_table_is_visible(c.oid) ORDER BY 2",
             Vec::new(),
         )
         .await?;
     let mut relations = Vec::with_capacity(records.len());
     for record in &records {
-        if !is_ours(&record.some_text(1)?) {
-            relations.push(Relation {
-                oid: record.some_int(0)?,
-                contract_name: record.some_text(2)?,
-            });
+        let contract_name = record.some_text(1)?;
+        if !is_ours(&contract_name) {
+            let oid = record.some_int(0)?;
+            relations.push(Relation { oid, contract_name });
         }
     }
     Ok(relations)

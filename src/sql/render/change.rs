@@ -184,7 +184,7 @@ fn update_then_insert(
     ctes: &mut String,
 ) -> String {
     let columns = &group.columns;
-    let records = record_select(params, table, columns, group.rows.iter().copied());
+    let records = record_select(params, table, columns, group.rows.iter().copied(), true);
     let field = |index: usize| {
         columns
             .iter()
@@ -343,7 +343,10 @@ pub(crate) fn record_source<'a>(
         return "DEFAULT VALUES".to_owned();
     }
     match params.dialect {
-        Dialect::Postgres => format!("{} ORDER BY n", record_select(params, table, columns, rows)),
+        Dialect::Postgres => format!(
+            "{} ORDER BY n",
+            record_select(params, table, columns, rows, false)
+        ),
         Dialect::Sqlite => {
             let stored = |row: &Row| {
                 Value::from_iter(columns.iter().map(|&index| {
@@ -367,12 +370,13 @@ pub(crate) fn record_source<'a>(
     }
 }
 
-/// A select of `v0, …, n` from rows in one JSON parameter.
+/// A select of `v0, …` from rows in one JSON parameter, and of their position `n` where it is asked for.
 fn record_select<'a>(
     params: &mut Params,
     table: &Table,
     columns: &[usize],
     rows: impl IntoIterator<Item = &'a Row>,
+    numbered: bool,
 ) -> String {
     let json: Vec<_> = rows
         .into_iter()
@@ -387,8 +391,11 @@ fn record_select<'a>(
         names.push(format!("c{at}"));
         values.push(format!("{value} AS v{at}"));
     }
+    if numbered {
+        values.push("n".to_owned());
+    }
     format!(
-        "SELECT {}, n FROM ROWS FROM (json_to_recordset({json}::json) AS ({})) \
+        "SELECT {} FROM ROWS FROM (json_to_recordset({json}::json) AS ({})) \
          WITH ORDINALITY AS w_records({}, n)",
         values.join(", "),
         fields.join(", "),
