@@ -132,7 +132,7 @@ async fn round_trip(db: &Db, source: &Arc<Table>, copy: &Arc<Table>, given: Valu
             .put_rows(copy, std::slice::from_ref(&image))
             .await
             .unwrap();
-        assert_eq!(put, [stored.row.clone()]);
+        assert_eq!(put, std::slice::from_ref(&stored.row));
         tx.commit().await.unwrap();
     }
     let copied = db
@@ -143,7 +143,7 @@ async fn round_trip(db: &Db, source: &Arc<Table>, copy: &Arc<Table>, given: Valu
 
     let values: Vec<Value> = serde_json::from_str(&stored.key.0).unwrap();
     let canonical = db.canonical_keys(source, &[values]).await.unwrap();
-    assert_eq!(canonical, [stored.key.clone()]);
+    assert_eq!(canonical, std::slice::from_ref(&stored.key));
     let mut tx = db.begin().await.unwrap();
     let gone = tx.remove_keys(copy, &canonical).await.unwrap();
     assert_eq!(gone, canonical);

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::format::{key_text, key_value};
-use super::{ALIAS, Params, Statement, change, column, filter, key_expr, key_order, row_expr};
+use super::{ALIAS, Params, Statement, column, filter, insert, key_expr, key_order, row_expr};
 use crate::contract::{Key, Row};
 use crate::schema::{Filter, Generated, Kind, Table};
 use crate::sql::Dialect;
@@ -87,13 +87,13 @@ pub fn put_rows(dialect: Dialect, table: &Table, rows: &[Row]) -> Statement {
         .filter_map(|name| table.column(name))
         .filter(|&index| table.columns[index].generated != Generated::Expression)
         .collect();
-    let source = change::record_source(&mut params, table, &columns, rows);
+    let source = insert::record_source(&mut params, table, &columns, rows);
     let text = format!(
         "INSERT INTO {} AS {ALIAS} {} {} {} RETURNING {}",
         table.sql_name,
-        change::target(dialect, table, &columns),
+        insert::target(dialect, table, &columns),
         source,
-        change::on_conflict(table, &columns),
+        insert::on_conflict(table, &columns),
         row_expr(dialect, table, &every_column(table), returning(dialect)),
     );
     params.statement(text)
@@ -103,20 +103,12 @@ pub fn put_rows(dialect: Dialect, table: &Table, rows: &[Row]) -> Statement {
 #[must_use]
 pub fn remove_keys(dialect: Dialect, table: &Table, keys: &[Key]) -> Statement {
     let mut params = Params::new(dialect);
-    let source = source(&mut params, table, keys);
-    let key = key_expr(dialect, table, returning(dialect));
-    let name = &table.sql_name;
-    let text = match dialect {
-        Dialect::Postgres => format!(
-            "DELETE FROM {name} AS {ALIAS} USING (SELECT DISTINCT {source}) AS k WHERE {} \
-             RETURNING {key}",
-            matches(dialect, table, ALIAS),
-        ),
-        Dialect::Sqlite => format!(
-            "DELETE FROM {name} AS {ALIAS} WHERE {} IN (SELECT {source}) RETURNING {key}",
-            matches(dialect, table, ALIAS)
-        ),
-    };
+    let condition = filter::where_clause(&mut params, table, &Filter::Keys(tuples(keys)));
+    let text = format!(
+        "DELETE FROM {} AS {ALIAS} {condition} RETURNING {}",
+        table.sql_name,
+        key_expr(dialect, table, returning(dialect))
+    );
     params.statement(text)
 }
 
@@ -140,12 +132,15 @@ fn source(params: &mut Params, table: &Table, keys: &[Key]) -> String {
         .enumerate()
         .map(|(index, member)| format!("{member} AS k{index}"))
         .collect();
-    let tuples: Vec<Vec<Value>> = keys
-        .iter()
-        .filter_map(|key| serde_json::from_str(&key.0).ok())
-        .collect();
-    let from = filter::tuples_source(params, &key_kinds(table), &tuples);
+    let from = filter::tuples_source(params, &key_kinds(table), &tuples(keys));
     format!("{} FROM {from}", members.join(", "))
+}
+
+/// The values of canonical keys, which are always JSON arrays.
+fn tuples(keys: &[Key]) -> Vec<Vec<Value>> {
+    keys.iter()
+        .filter_map(|key| serde_json::from_str(&key.0).ok())
+        .collect()
 }
 
 /// The key columns against `k0, …` (PostgreSQL), or as a row value (SQLite).

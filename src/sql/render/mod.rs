@@ -8,6 +8,7 @@
 mod change;
 mod filter;
 mod format;
+mod insert;
 mod keyed;
 mod parse;
 mod read;
@@ -15,12 +16,12 @@ mod sequence;
 mod value;
 
 pub use change::{Dml, dml};
-pub(crate) use change::{
-    assignments, groups, has_whole_key, must_update_first, on_conflict, record_source, soft_delete,
-    target,
-};
+pub(crate) use change::{assignments, soft_delete};
 pub(crate) use filter::where_clause;
 pub use format::{key_expr, row_expr};
+pub(crate) use insert::{
+    groups, has_whole_key, must_update_first, on_conflict, record_source, target,
+};
 pub(crate) use keyed::every_column;
 pub use keyed::{canonical_keys, keys_matching, put_rows, remove_keys, rows_by_keys};
 pub use read::read;

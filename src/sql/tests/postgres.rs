@@ -283,3 +283,37 @@ async fn the_database_is_known_and_notifies() {
         .unwrap();
     assert_eq!(listener.recv().await.unwrap(), "hello");
 }
+
+#[tokio::test]
+async fn rows_are_looked_up_through_the_primary_key() {
+    let db = postgres_schema("sql_plans").await;
+    // Never analyzed: the planner believes that the tables are small.
+    db.batch(
+        "CREATE TABLE one (id text PRIMARY KEY, v int) WITH (autovacuum_enabled = false); \
+         CREATE TABLE two (a int, b uuid, PRIMARY KEY (a, b)) WITH (autovacuum_enabled = false); \
+         INSERT INTO one SELECT i::text, i FROM generate_series(1, 20000) i; \
+         INSERT INTO two SELECT i, gen_random_uuid() FROM generate_series(1, 20000) i",
+    )
+    .await
+    .unwrap();
+    for (name, key) in [
+        ("one", r#"["17"]"#),
+        ("two", r#"[1,"0190a0b0-0000-7000-8000-00000000000a"]"#),
+    ] {
+        let looked_up = table(&db, name).await;
+        let statements = [
+            render::rows_by_keys(db.dialect(), &looked_up, &[Key(key.to_owned())]),
+            render::remove_keys(db.dialect(), &looked_up, &[Key(key.to_owned())]),
+        ];
+        for statement in statements {
+            let explain = format!("EXPLAIN {}", statement.text);
+            let plan = db.fetch(&explain, statement.args).await.unwrap();
+            let plan: Vec<_> = plan.iter().map(|line| line.some_text(0).unwrap()).collect();
+            assert!(
+                plan.iter()
+                    .any(|line| line.contains(&format!("{name}_pkey"))),
+                "{plan:#?}"
+            );
+        }
+    }
+}
