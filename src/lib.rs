@@ -3,21 +3,19 @@
 //!
 //! A map of the house, in the order a request walks through it.
 
+pub mod clock;
 pub mod contract;
-pub mod schema;
-
-pub mod sql;
+pub mod stage;
 
 pub mod hub;
+pub mod schema;
+pub mod server;
+pub mod sql;
+pub mod telemetry;
 
+pub mod divergence;
+pub mod journal;
+pub mod legacy;
 pub mod storage;
 
-pub mod journal;
-
-pub mod control;
-
-pub mod server;
-
 pub mod config;
-
-pub mod telemetry;

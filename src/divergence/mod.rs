@@ -93,7 +93,11 @@ fn shown_key(table: &Table, key: &Key) -> String {
         return key.0.clone();
     }
     let digest = Sha256::digest(key.0.as_bytes());
-    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("sha256:{hex}")
 }
 

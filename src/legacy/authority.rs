@@ -11,7 +11,8 @@ use super::Legacy;
 use crate::contract::{Epoch, OpId, Reply};
 use crate::journal::{Operation, record_done, recorded};
 use crate::schema::{Change, Step, Write};
-use crate::sql::{Dialect, Fault, Refusal, Tx, dml, reply_of};
+use crate::sql::render::dml;
+use crate::sql::{Dialect, Fault, Refusal, Tx, reply_of};
 
 /// What marks a write as ours, admitted under an epoch, and as this operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,7 +61,9 @@ impl Legacy {
             _ => self.write_transaction(write, stamp).await,
         };
         match result {
-            Err(Fault::Refused(Refusal::Unique(name))) if name.is_empty() || name == OPERATIONS_KEY => {
+            Err(Fault::Refused(Refusal::Unique(name)))
+                if name.is_empty() || name == OPERATIONS_KEY =>
+            {
                 self.repeat(write, stamp, name).await
             }
             other => Ok(Written {

@@ -15,7 +15,8 @@
 
 use crate::journal::GATE_LOCK;
 use crate::schema::{Schema, Table};
-use crate::sql::{Db, Dialect, Fault, key_expr, quote};
+use crate::sql::render::{key_expr, literal, quote};
+use crate::sql::{Db, Dialect, Fault};
 
 /// Installs the triggers of every table, replacing those of an older shape of its key.
 pub(super) async fn install(db: &Db, schema: &Schema) -> Result<(), Fault> {
@@ -63,7 +64,11 @@ fn comment(table: &Table, statements: &str) -> String {
 fn mark(statements: &str) -> String {
     use sha2::{Digest, Sha256};
     let digest = Sha256::digest(statements.as_bytes());
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The DDL that puts the triggers on one table; it may be run again.
@@ -85,7 +90,12 @@ pub fn uninstall_sql(dialect: Dialect, table: &Table) -> String {
         ),
         Dialect::Sqlite => EVENTS
             .iter()
-            .map(|event| format!("DROP TRIGGER IF EXISTS {};", sqlite_trigger(table, event.name)))
+            .map(|event| {
+                format!(
+                    "DROP TRIGGER IF EXISTS {};",
+                    sqlite_trigger(table, event.name)
+                )
+            })
             .collect(),
     }
 }
@@ -252,9 +262,4 @@ fn sqlite_trigger(table: &Table, event: &str) -> String {
         table.name,
         event.to_lowercase()
     ))
-}
-
-/// A text literal: both dialects double the quote (`standard_conforming_strings` is on).
-fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

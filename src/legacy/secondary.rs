@@ -12,10 +12,8 @@ use super::authority::{enter, leave};
 use crate::contract::{Epoch, Key, OpId, Row, Token};
 use crate::journal::{self, Claim, OperationState};
 use crate::schema::{Filter, Table};
-use crate::sql::{
-    Db, Dialect, Fault, Tx, advance_sequences, canonical_keys, keys_matching, next_values,
-    put_rows, remove_keys, rows_by_keys,
-};
+use crate::sql::render::{advance_sequences, next_values};
+use crate::sql::{Dialect, Fault, Tx};
 
 /// The state a key must have: a row, or none.
 #[derive(Clone, Debug)]
@@ -67,8 +65,14 @@ impl Legacy {
             return Ok(Applied::NotOurs);
         }
         apply(&mut tx, images, self.silences_triggers()).await?;
-        journal::settle_intent(&mut tx, finish.token, finish.op_id, finish.state, finish.reply)
-            .await?;
+        journal::settle_intent(
+            &mut tx,
+            finish.token,
+            finish.op_id,
+            finish.state,
+            finish.reply,
+        )
+        .await?;
         leave(&mut tx).await?;
         journal::gate(&mut tx, finish.epoch).await?;
         tx.commit().await?;
@@ -79,12 +83,7 @@ impl Legacy {
     ///
     /// # Errors
     /// As `finish`.
-    pub async fn pay(
-        &self,
-        claim: &Claim,
-        seq: i64,
-        image: &Image,
-    ) -> Result<Applied, Fault> {
+    pub async fn pay(&self, claim: &Claim, seq: i64, image: &Image) -> Result<Applied, Fault> {
         let mut tx = self.db().begin().await?;
         self.silence(&mut tx, claim.epoch).await?;
         let held = tx
@@ -112,12 +111,16 @@ impl Legacy {
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn rows(
-        &self,
-        table: &Table,
-        keys: &[Key],
-    ) -> Result<HashMap<Key, Row>, Fault> {
-        self.db().rows(table, keys).await
+    pub async fn rows(&self, table: &Table, keys: &[Key]) -> Result<HashMap<Key, Row>, Fault> {
+        let found = self.db().rows_by_keys(table, keys).await?;
+        found
+            .into_iter()
+            .map(|applied| {
+                let row = serde_json::from_str(&applied.row)
+                    .map_err(|error| Fault::Unexpected(format!("a row is not JSON: {error}")))?;
+                Ok((applied.key, row))
+            })
+            .collect()
     }
 
     /// Keys of the rows that a filter matches now, at most `limit`.
@@ -130,8 +133,7 @@ impl Legacy {
         filter: &Filter,
         limit: u64,
     ) -> Result<Vec<Key>, Fault> {
-        let statement = keys_matching(self.db().dialect(), table, filter, limit);
-        key_column(self.db(), statement.text, statement.args).await
+        self.db().keys_matching(table, filter, limit).await
     }
 
     /// The canonical form of keys.
@@ -143,15 +145,14 @@ impl Legacy {
         table: &Table,
         keys: &[Vec<serde_json::Value>],
     ) -> Result<Vec<Key>, Fault> {
-        let statement = canonical_keys(self.db().dialect(), table, keys);
-        key_column(self.db(), statement.text, statement.args).await
+        self.db().canonical_keys(table, keys).await
     }
 
     /// The next values of a sequence, for keys that a live write does not bring along.
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn next_values(&self, sequence: &str, count: usize) -> Result<Vec<i64>, Fault> {
+    pub async fn next_values(&self, sequence: &str, count: u32) -> Result<Vec<i64>, Fault> {
         let statement = next_values(self.db().dialect(), sequence, count);
         let rows = self.db().fetch(&statement.text, statement.args).await?;
         rows.iter().map(|row| row.some_int(0)).collect()
@@ -169,15 +170,6 @@ impl Legacy {
     }
 }
 
-async fn key_column(
-    db: &Db,
-    text: String,
-    args: Vec<crate::sql::Arg>,
-) -> Result<Vec<Key>, Fault> {
-    let rows = db.fetch(&text, args).await?;
-    rows.iter().map(|row| row.some_text(0).map(Key)).collect()
-}
-
 /// Puts and removes by key. Several rows of one table are removed before they are put, so that unique
 /// values may change hands among them; without silenced triggers that would cascade, so then each row is
 /// only upserted.
@@ -190,13 +182,11 @@ async fn apply(tx: &mut Tx, images: &[Image], silenced: bool) -> Result<(), Faul
             .map(|image| image.key.clone())
             .collect();
         if !gone.is_empty() {
-            let statement = remove_keys(dialect, &table, &gone);
-            tx.fetch(&statement.text, statement.args).await?;
+            tx.remove_keys(&table, &gone).await?;
         }
         let rows: Vec<Row> = group.iter().filter_map(|image| image.row.clone()).collect();
         if !rows.is_empty() {
-            let statement = put_rows(dialect, &table, &rows);
-            tx.fetch(&statement.text, statement.args).await?;
+            tx.put_rows(&table, &rows).await?;
             for statement in advance_sequences(dialect, &table, &rows) {
                 tx.fetch(&statement.text, statement.args).await?;
             }
