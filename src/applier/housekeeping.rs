@@ -7,9 +7,10 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::Applier;
-use crate::control::{Actor, Stage, TransitionRequest};
+use crate::control::{TransitionKind, TransitionRequest};
 use crate::journal::{self, Owed};
 use crate::sql::Fault;
+use crate::stage::Stage;
 
 /// How often the journal is measured.
 const MEASURE: Duration = Duration::from_secs(1);

@@ -14,10 +14,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{Control, Stage};
+use crate::control::Control;
 use crate::journal::{ClaimOptions, Direction};
 use crate::legacy::Legacy;
-use crate::repository::Observer;
+use crate::observe::Observer;
+use crate::stage::Stage;
 use crate::storage::Storage;
 
 /// How the applier works.

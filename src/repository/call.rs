@@ -3,16 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::contract::{Epoch, Error, OpId, Reply, Request};
-use crate::control::{Backend, Snapshot, Stage};
-
-/// Which door a request came through.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Door {
-    /// HTTP.
-    Http,
-    /// AMQP.
-    Amqp,
-}
+use crate::control::Snapshot;
+use crate::stage::{Backend, Stage};
+use crate::telemetry::Door;
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -44,17 +37,6 @@ pub struct Answer {
     pub backend_time: Option<Duration>,
     /// Read without a lease on the epoch, from storage, because the control state was out of reach.
     pub lease_expired: bool,
-}
-
-impl Door {
-    /// As it is spelled in labels.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Amqp => "amqp",
-        }
-    }
 }
 
 impl Answer {

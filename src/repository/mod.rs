@@ -6,26 +6,29 @@
 mod call;
 mod errors;
 mod live;
-mod observe;
 mod read;
 mod solo;
 mod write;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::TaskTracker;
 
-pub use call::{Answer, Call, Door};
-pub use observe::{Observer, Pairing};
+pub use call::{Answer, Call};
 
-use crate::contract::Query;
+use crate::contract::{Error, Query, Reply};
 use crate::control::{Control, Snapshot};
 use crate::legacy::Legacy;
+use crate::observe::Observer;
 use crate::schema::{BindLimits, Bound, bind};
+use crate::shadow::Comparer;
+use crate::stage::Backend;
 use crate::storage::Storage;
 
-/// How the repository behaves; the hot part is read from `policy` for every request.
+/// How the repository behaves; hot-reloadable.
 #[derive(Clone, Debug)]
 pub struct RepositoryOptions {
     /// The `db` that requests must name.
@@ -38,19 +41,29 @@ pub struct RepositoryOptions {
     pub write_deadline: Duration,
     /// How long one call to storage may run.
     pub rpc_deadline: Duration,
-    /// Clocks may differ by this much.
-    pub clock_skew_max: Duration,
-    /// A service that cannot refuse late requests gets this long after a doubt.
-    pub quiet_period: Duration,
-    /// Shadow reads under way at once; more are shed.
-    pub background_max: usize,
-    /// The share of reads that are compared, 0 to 1.
-    pub sample: f64,
-    /// How long to wait before a suspect is read again.
-    pub recheck_delay: Duration,
-    /// Whether a replica without a lease goes on reading from storage, or refuses.
+    /// Whether a replica without a lease on the epoch refuses reads of storage instead of answering them.
     pub refuse_without_lease: bool,
 }
+
+/// The parts that the repository stands between.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Stage, epoch, leases.
+    pub control: Arc<Control>,
+    /// The legacy database.
+    pub legacy: Arc<Legacy>,
+    /// The storage service.
+    pub storage: Arc<Storage>,
+    /// Where everything is reported.
+    pub observer: Arc<Observer>,
+    /// Holds answers against the other side.
+    pub comparer: Arc<Comparer>,
+    /// Rung after a commit that appended to the journal, so that the usual delay of a payment is small.
+    pub owed: Arc<Notify>,
+}
+
+/// Debts towards legacy that wait to be written down in `ramp_down`; more are dropped, and legacy is stale.
+const DEBTS_MAX: usize = 1_000;
 
 /// The two backends and the rules between them.
 #[derive(Debug)]
@@ -59,73 +72,62 @@ pub struct Repository {
     legacy: Arc<Legacy>,
     storage: Arc<Storage>,
     observer: Arc<Observer>,
-    options: arc_swap::ArcSwap<RepositoryOptions>,
-    /// Rung after a commit that appended to the journal, so that the usual delay of a payment is small.
+    comparer: Arc<Comparer>,
     owed: Arc<Notify>,
-    background: Arc<Semaphore>,
+    options: ArcSwap<RepositoryOptions>,
+    debts: Arc<Semaphore>,
+    tasks: TaskTracker,
 }
 
 impl Repository {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(
-        control: Arc<Control>,
-        legacy: Arc<Legacy>,
-        storage: Arc<Storage>,
-        observer: Arc<Observer>,
-        options: RepositoryOptions,
-        owed: Arc<Notify>,
-    ) -> Arc<Self> {
-        let background = Arc::new(Semaphore::new(options.background_max));
+    pub fn new(parts: Parts, options: RepositoryOptions) -> Arc<Self> {
         Arc::new(Self {
-            control,
-            legacy,
-            storage,
-            observer,
-            options: arc_swap::ArcSwap::from_pointee(options),
-            owed,
-            background,
+            control: parts.control,
+            legacy: parts.legacy,
+            storage: parts.storage,
+            observer: parts.observer,
+            comparer: parts.comparer,
+            owed: parts.owed,
+            options: ArcSwap::from_pointee(options),
+            debts: Arc::new(Semaphore::new(DEBTS_MAX)),
+            tasks: TaskTracker::new(),
         })
     }
 
-    /// Replaces the hot part of the options.
+    /// Replaces the options.
     pub fn set_options(&self, options: RepositoryOptions) {
         self.options.store(Arc::new(options));
     }
 
-    /// Runs one request to its answer.
-    pub async fn execute(self: &Arc<Self>, call: Call) -> Answer {
-        let started = Instant::now();
-        let stage = self.control.snapshot().stage;
-        let (door, op) = (call.door, call.request.query.op());
-        let table = self.observer.table_label(&call.request.query);
-        let answer = self.answer(call).await;
-        self.observer
-            .request(door, op, &table, stage, &answer, started.elapsed());
-        answer
+    /// Waits for writes whose callers are gone and for debts to be written down.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
-    async fn answer(self: &Arc<Self>, call: Call) -> Answer {
-        let snapshot = self.control.snapshot();
+    /// Runs one request to its answer.
+    pub async fn execute(self: &Arc<Self>, call: Call) -> Answer {
         let bound = match self.bind(&call.request.db, &call.request.query) {
             Ok(bound) => bound,
-            Err(error) => return Answer::refused(&snapshot, error),
+            Err(error) => return Answer::refused(&self.control.snapshot(), error),
         };
         match bound {
             Bound::Read(read) => self.read(call, read).await,
             Bound::Write(write) => {
-                // Detached: the write goes on if the caller is gone.
+                // Detached: the write goes on if the caller is gone, and no transaction is dropped half-way.
                 let this = Arc::clone(self);
-                let task = tokio::spawn(async move { this.write(call, write).await });
+                let task = self.tasks.spawn(async move { this.write(call, write).await });
                 match task.await {
                     Ok(answer) => answer,
-                    Err(_) => Answer::refused(&snapshot, errors::task_failed()),
+                    Err(_) => Answer::refused(&self.control.snapshot(), errors::task_failed()),
                 }
             }
         }
     }
 
-    fn bind(&self, db: &str, query: &Query) -> Result<Bound, crate::contract::Error> {
+    fn bind(&self, db: &str, query: &Query) -> Result<Bound, Error> {
         let options = self.options.load();
         if db != options.db {
             return Err(errors::unknown_db(&options.db));
@@ -133,11 +135,11 @@ impl Repository {
         bind(query, &self.legacy.schema(), &options.limits)
     }
 
-    /// The snapshot's answer when the stage's authority answered.
+    /// The answer that a backend gave under a snapshot.
     fn answered(
         snapshot: &Snapshot,
-        result: Result<crate::contract::Reply, crate::contract::Error>,
-        backend: crate::stage::Backend,
+        result: Result<Reply, Error>,
+        backend: Backend,
         time: Duration,
     ) -> Answer {
         Answer {

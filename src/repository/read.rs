@@ -1,15 +1,18 @@
 //! Reads: from the stage's authority, and in `shadow` and `live` again from the other side to compare.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::errors::{self, Effect};
 use super::{Answer, Call, Repository};
-use crate::contract::{AttemptId, Epoch, Query, Reply};
-use crate::control::{Backend, ReadAdmission, Snapshot, Stage};
-use crate::schema::Read;
+use crate::contract::{AttemptId, Epoch, Reply};
+use crate::control::{ReadAdmission, Snapshot};
+use crate::schema::{Read, read_query};
+use crate::shadow::Answered;
 use crate::sql::Fault;
-use crate::storage::{self, StorageError};
+use crate::stage::{Backend, Stage};
+use crate::storage::{self, Capability, StorageError};
+use crate::telemetry::Op;
 
 impl Repository {
     /// Answers a read from the authority. In `live`, legacy answers when storage cannot.
@@ -42,12 +45,10 @@ impl Repository {
         let started = Instant::now();
         let result = self.timed_legacy_read(&read).await;
         let time = started.elapsed();
-        self.observer
-            .backend(Backend::Legacy, call.request.query.op(), time, result.as_ref().err());
-        if snapshot.stage == Stage::Shadow {
-            if let Ok(reply) = &result {
-                self.shadow_read(snapshot, &call, read, reply.clone(), time);
-            }
+        let op = Op::of(&call.request.query);
+        self.observer.legacy(op, time, result.as_ref().err());
+        if let (Stage::Shadow, Ok(reply)) = (snapshot.stage, &result) {
+            self.compare(snapshot, call, read, reply, time);
         }
         Self::answered(
             snapshot,
@@ -60,15 +61,15 @@ impl Repository {
     async fn read_storage(self: &Arc<Self>, snapshot: &Arc<Snapshot>, call: Call, read: Read) -> Answer {
         let started = Instant::now();
         let result = self
-            .storage_call(&call.request.query, snapshot.epoch, call.traceparent.clone())
+            .storage_read(&read, snapshot.epoch, call.traceparent.clone())
             .await;
         let time = started.elapsed();
-        self.observer
-            .storage(call.request.query.op(), time, result.as_ref().err());
+        let op = Op::of(&call.request.query);
+        self.observer.storage(op, time, result.as_ref().err());
         match result {
             Ok(reply) => {
                 if snapshot.stage == Stage::Live {
-                    self.shadow_read(snapshot, &call, read, reply.clone(), time);
+                    self.compare(snapshot, call, read, &reply, time);
                 }
                 Self::answered(snapshot, Ok(reply), Backend::Storage, time)
             }
@@ -100,22 +101,38 @@ impl Repository {
     }
 
     /// One read of storage, under the RPC deadline.
-    pub(super) async fn storage_call(
+    async fn storage_read(
         &self,
-        query: &Query,
+        read: &Read,
         epoch: Epoch,
         traceparent: Option<String>,
     ) -> Result<Reply, StorageError> {
-        let deadline = crate::clock::unix_ms()
-            + i64::try_from(self.options.load().rpc_deadline.as_millis()).unwrap_or(i64::MAX);
         let call = storage::Call {
-            query: query.clone(),
+            query: read_query(read, self.storage.capabilities().has(Capability::OrderBy)),
             attempt: AttemptId::fresh(),
-            deadline_ms: deadline,
+            deadline_ms: self.rpc_deadline_ms(),
             epoch,
             traceparent,
             fences: Vec::new(),
         };
         self.storage.call(&call).await
+    }
+
+    /// The deadline of a call to storage that starts now, unix milliseconds.
+    pub(super) fn rpc_deadline_ms(&self) -> i64 {
+        crate::clock::unix_us() / 1000
+            + crate::clock::micros(self.options.load().rpc_deadline) / 1000
+    }
+
+    /// Hands an answer to the comparer.
+    fn compare(&self, snapshot: &Snapshot, call: Call, read: Read, reply: &Reply, time: Duration) {
+        self.comparer.compare(Answered {
+            authority: snapshot.stage.authority(),
+            read,
+            reply: reply.clone(),
+            time,
+            epoch: snapshot.epoch,
+            traceparent: call.traceparent,
+        });
     }
 }

@@ -17,9 +17,10 @@ use crate::schema::write_query;
 use super::write::{Order, Turn};
 use super::Repository;
 use crate::contract::{AttemptId, Reply, Row};
-use crate::control::{Backend, Snapshot, Stage};
+use crate::control::Snapshot;
 use crate::journal::{Direction, append_copies};
 use crate::schema::{Step, Table};
+use crate::stage::{Backend, Stage};
 use crate::storage;
 
 impl Repository {
@@ -29,8 +30,7 @@ impl Repository {
         let call = storage::Call {
             query: write_query(&order.write, &crate::clock::rfc3339_now()),
             attempt: AttemptId::fresh(),
-            deadline_ms: crate::clock::unix_ms()
-                + i64::try_from(self.options.load().rpc_deadline.as_millis()).unwrap_or(i64::MAX),
+            deadline_ms: self.rpc_deadline_ms(),
             epoch: snapshot.epoch,
             traceparent: order.traceparent.clone(),
             fences: Vec::new(),
@@ -68,11 +68,11 @@ impl Repository {
             Ok(touched) => touched,
             Err(why) => return self.control.drop_debt(&why),
         };
-        let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.debts).try_acquire_owned() else {
             return self.control.drop_debt("too many debts towards legacy wait to be written down");
         };
         let (this, snapshot, op_id) = (Arc::clone(self), Arc::clone(snapshot), order.op_id);
-        self.observer.spawn(async move {
+        self.tasks.spawn(async move {
             let _permit = permit;
             for (table, rows) in touched {
                 let written = this.write_down(&table, &rows, op_id).await;

@@ -12,16 +12,18 @@ use sha2::{Digest, Sha256};
 use super::errors;
 use super::{Answer, Call, Repository};
 use crate::contract::{Error, OpId, Query, Reply};
-use crate::control::{Backend, Snapshot, Stage};
+use crate::control::Snapshot;
 use crate::legacy::{Stamp, WriteError};
 use crate::schema::Write;
 use crate::sql::Fault;
+use crate::stage::{Backend, Stage};
+use crate::telemetry::Op;
 
 /// The parts of a write that do not change from turn to turn.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
     pub(super) write: Write,
-    pub(super) op: &'static str,
+    pub(super) op: Op,
     pub(super) op_id: OpId,
     pub(super) digest: String,
     pub(super) deadline: Instant,
@@ -49,7 +51,7 @@ impl Repository {
     pub(super) async fn write(self: &Arc<Self>, call: Call, write: Write) -> Answer {
         let order = Order {
             write,
-            op: call.request.query.op(),
+            op: Op::of(&call.request.query),
             op_id: call.request.op_id.unwrap_or_else(OpId::fresh),
             digest: digest(&call.request.query),
             deadline: call.received + self.options.load().write_deadline,
@@ -119,8 +121,7 @@ impl Repository {
             Err(WriteError::Fault(fault)) => Some(fault),
             _ => None,
         };
-        self.observer
-            .backend(Backend::Legacy, order.op, time, fault);
+        self.observer.legacy(order.op, time, fault);
         match result {
             Ok(written) => {
                 if snapshot.stage != Stage::Off {

@@ -16,13 +16,15 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::compare::{Difference, replies_equal};
-use crate::contract::{AttemptId, Epoch, Query, Reply};
-use crate::control::{Backend, Control};
+use crate::contract::{AttemptId, Epoch, Reply};
+use crate::control::Control;
 use crate::divergence::Finding;
 use crate::legacy::Legacy;
-use crate::observe::{Compared, Observer};
+use crate::observe::Observer;
 use crate::schema::{Filter, Read, ReadKind, Sort, Table, read_query};
-use crate::storage::{self, Storage};
+use crate::stage::Backend;
+use crate::storage::{self, Capability, Storage};
+use crate::telemetry::{Comparison as Compared, DivergenceKind, Op};
 
 /// How reads are compared; hot-reloadable.
 #[derive(Clone, Debug)]
@@ -119,7 +121,7 @@ impl Comparer {
     }
 
     /// Checks one row that a write's outcome made suspect. Returns at once.
-    pub fn suspect(self: &Arc<Self>, table: &Arc<Table>, key: Vec<Value>, op: &'static str) {
+    pub fn suspect(self: &Arc<Self>, table: &Arc<Table>, key: Vec<Value>, op: Op) {
         let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
             return self.observer.compared(&table.name, op, Compared::Shed);
         };
@@ -131,7 +133,7 @@ impl Comparer {
         });
     }
 
-    async fn compare_now(&self, answered: Answered, op: &'static str) -> Compared {
+    async fn compare_now(&self, answered: Answered, op: Op) -> Compared {
         let started = std::time::Instant::now();
         let other = match answered.authority {
             Backend::Legacy => self.read_storage(&answered.read, answered.epoch, answered.traceparent.clone()).await,
@@ -154,13 +156,11 @@ impl Comparer {
 
     /// Storage's answer, or none: an outage is neither consistency nor divergence.
     async fn read_storage(&self, read: &Read, epoch: Epoch, traceparent: Option<String>) -> Option<Reply> {
-        let query: Query = read_query(read, true);
-        let deadline = crate::clock::unix_ms()
-            + i64::try_from(self.options.load().rpc_deadline.as_millis()).unwrap_or(i64::MAX);
         let call = storage::Call {
-            query,
+            query: read_query(read, self.storage.capabilities().has(Capability::OrderBy)),
             attempt: AttemptId::fresh(),
-            deadline_ms: deadline,
+            deadline_ms: crate::clock::unix_us() / 1000
+                + crate::clock::micros(self.options.load().rpc_deadline) / 1000,
             epoch,
             traceparent,
             fences: Vec::new(),
@@ -191,10 +191,10 @@ impl Comparer {
 }
 
 /// The `op` label of a read.
-fn op(read: &Read) -> &'static str {
+fn op(read: &Read) -> Op {
     match read.kind {
-        ReadKind::Rows { .. } => "select",
-        ReadKind::Count => "count",
+        ReadKind::Rows { .. } => Op::Select,
+        ReadKind::Count => Op::Count,
     }
 }
 

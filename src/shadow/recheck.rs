@@ -6,8 +6,9 @@ use crate::stage::Backend;
 use crate::compare::Difference;
 use crate::divergence::Finding;
 use crate::journal;
-use crate::observe::Compared;
 use crate::schema::Read;
+use crate::stage::Backend;
+use crate::telemetry::Comparison as Compared;
 
 /// How often a difference must be seen with the authority standing still: once more than a value that
 /// changes and changes back could fake.

@@ -18,10 +18,11 @@ use crate::schema::write_query;
 use super::write::{Order, Turn};
 use super::Repository;
 use crate::contract::{AttemptId, Reply, Token};
-use crate::control::{Backend, Snapshot, Stage};
+use crate::control::Snapshot;
 use crate::journal::{self, Intent, Opened, Operation, OperationState};
 use crate::legacy::{Applied, Finish, Image};
 use crate::sql::Fault;
+use crate::stage::{Backend, Stage};
 use crate::storage::{self, Capability, StorageError};
 
 use plan::Plan;

@@ -13,10 +13,11 @@ use super::super::errors;
 use super::super::write::{Order, Turn};
 use super::Repository;
 use crate::contract::{Key, Operator, Reply, Row};
-use crate::control::{Backend, Snapshot};
+use crate::control::Snapshot;
 use crate::journal::record_done;
 use crate::schema::{Change, Filter, OnChange, Step, Table, Test, Write};
 use crate::sql::Fault;
+use crate::stage::Backend;
 
 /// A write with every key known.
 #[derive(Clone, Debug)]
