@@ -17,3 +17,5 @@ pub use bind::{BindLimits, Bound, bind, bind_keys, bind_range};
 pub use bound::{Change, Filter, Read, ReadKind, Sort, Step, Test, Write};
 pub use kind::{Generated, Kind};
 pub use table::{Column, OnChange, Policy, Reference, Schema, Table};
+
+pub(crate) use value::decimal;
