@@ -1,18 +1,23 @@
 //! `cutover`: a dual-write shadow proxy that moves an application from a database to a storage service
 //! without losing a write.
 //!
-//! A map of the house, in the order a request walks through it.
+//! A map of the house: each row imports only from rows above it. A request walks it from the bottom up and
+//! back: `front` → `repository` → `legacy` and `storage`.
 
+// The words everybody speaks.
 pub mod clock;
 pub mod contract;
 pub mod stage;
 
+// What can be said without a backend, and the libraries behind one door each.
+pub mod compare;
 pub mod hub;
 pub mod schema;
 pub mod server;
 pub mod sql;
 pub mod telemetry;
 
+// The two backends, and what one owes the other.
 pub mod divergence;
 pub mod journal;
 pub mod legacy;

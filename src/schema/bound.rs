@@ -98,7 +98,7 @@ pub enum Change {
     Insert {
         /// Where.
         table: Arc<Table>,
-        /// The rows as given.
+        /// The rows as given, values spelled canonically, missing UUID keys made.
         rows: Vec<Row>,
         /// The reply is one row.
         single: bool,
@@ -116,7 +116,7 @@ pub enum Change {
         /// The filter pins the whole primary key by equality: the reply is a row or `null`.
         single: bool,
     },
-    /// Removed rows. A soft delete is bound as an `Update` with `SoftDelete` semantics: see `Change::SoftDelete`.
+    /// Removed rows; a soft delete is `SoftDelete`.
     Delete {
         /// Where.
         table: Arc<Table>,

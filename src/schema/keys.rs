@@ -3,8 +3,6 @@
 //! Locks, intents and the journal are per key, so a write whose keys are known saves the round trip that
 //! would resolve its condition.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 use super::value::decimal;
@@ -95,8 +93,10 @@ impl Table {
         let mut text = String::new();
         for (column, value) in self.key_columns().zip(key) {
             let part = identity(&column.kind, value);
-            // The length keeps parts apart; a String always takes text.
-            let _ = write!(text, "{}:{part}", part.len());
+            // The length keeps parts apart.
+            text.push_str(&part.len().to_string());
+            text.push(':');
+            text.push_str(&part);
         }
         text
     }

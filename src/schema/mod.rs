@@ -19,3 +19,5 @@ pub use bound::{Change, Filter, Read, ReadKind, Sort, Step, Test, Write};
 pub use kind::{Generated, Kind};
 pub use table::{Column, OnChange, Policy, Reference, Schema, Table};
 pub use unbind::{read_query, soft_delete_row, write_query};
+
+pub(crate) use value::decimal;

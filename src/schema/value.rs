@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::Kind;
 use super::instant;
 
+/// With or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -52,7 +53,7 @@ impl Kind {
             }
             Self::Interval => interval(value.as_str()?),
             Self::Bytes => {
-                let bytes = decode_base64(value.as_str()?)?;
+                let bytes = BASE64.decode(value.as_str()?).ok()?;
                 Some(Value::String(BASE64.encode(bytes)))
             }
             Self::Json(_) => Some(value.clone()),
@@ -61,7 +62,7 @@ impl Kind {
                 let known = labels.iter().any(|known| known == label);
                 known.then(|| Value::from(label))
             }
-            Self::Array(element) => self.elements(element, value),
+            Self::Array(element) => elements(element, value),
         }
     }
 
@@ -88,33 +89,43 @@ impl Kind {
             Self::Array(_) => "an array of fitting elements",
         }
     }
-
-    fn elements(&self, element: &Self, value: &Value) -> Option<Value> {
-        let items = value.as_array()?.iter().map(|item| match item {
-            Value::Null => Some(Value::Null),
-            // A further dimension, unless the elements themselves may be arrays.
-            Value::Array(_) if !matches!(element, Self::Json(_)) => self.elements(element, item),
-            _ => element.canonical(item),
-        });
-        items.collect::<Option<Vec<_>>>().map(Value::Array)
-    }
 }
 
-/// Base64 with or without padding.
-pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
-    BASE64.decode(text).ok()
+/// An array's elements, each canonical.
+fn elements(element: &Kind, value: &Value) -> Option<Value> {
+    let items = value.as_array()?.iter().map(|item| match item {
+        Value::Null => Some(Value::Null),
+        // A further dimension, unless the elements themselves may be arrays.
+        Value::Array(_) if !matches!(element, Kind::Json(_)) => elements(element, item),
+        _ => element.canonical(item),
+    });
+    items.collect::<Option<Vec<_>>>().map(Value::Array)
 }
 
-/// A number by value: its digits without trailing zeros and their exponent, equal for equal numbers.
-/// Never scales one number to another's exponent, so `1e999999999` costs nothing.
+/// A number by value: its digits without needless zeros and their exponent, equal for equal numbers.
+/// Works on the text alone, so a million digits cost a pass and `1e999999999` costs nothing; none only
+/// where the exponent is beyond 64 bits.
 pub(crate) fn decimal(number: &Number) -> Option<(String, i64)> {
-    let (digits, scale) = number
-        .as_str()
-        .parse::<BigDecimal>()
+    let text = number.as_str();
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(text) => ("-", text),
+        None => ("", text),
+    };
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [whole, fraction].concat();
+    let digits = all.trim_end_matches('0');
+    let zeros = i64::try_from(all.len() - digits.len()).ok()?;
+    let digits = digits.trim_start_matches('0');
+    if digits.is_empty() {
+        return Some(("0".to_owned(), 0));
+    }
+    let exponent = exponent
+        .parse::<i64>()
         .ok()?
-        .normalized()
-        .into_bigint_and_exponent();
-    Some((digits.to_string(), scale))
+        .checked_sub(i64::try_from(fraction.len()).ok()?)?
+        .checked_add(zeros)?;
+    Some(([sign, digits].concat(), exponent))
 }
 
 /// The values that JSON has no number for.
@@ -293,6 +304,10 @@ mod tests {
         assert_eq!(decimal("0.000"), decimal("-0"));
         assert_ne!(decimal("1e999999999"), decimal("1e999999998"));
         assert_ne!(decimal("9007199254740993"), decimal("9007199254740992"));
+        assert_eq!(decimal("-0.0120e+5"), decimal("-1200"));
+        assert_ne!(decimal("12"), decimal("-12"));
+        assert_ne!(decimal("12"), decimal("120"));
+        assert_eq!(decimal("100"), decimal("1E2"));
     }
 
     #[test]
