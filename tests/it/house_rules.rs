@@ -5,6 +5,9 @@
 use crate::house::{Source, files, relative};
 
 const FILE_LINES_MAX: usize = 400;
+/// The few files that may be longer, and how long: one idea that does not come apart.
+const LONGER_FILES: [(&str, usize); 2] =
+    [("src/sql/db.rs", 490), ("src/telemetry/metrics.rs", 450)];
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// A module may name modules of lower layers and itself, nothing else.
@@ -25,8 +28,19 @@ const LAYERS: [(u8, &[&str]); 8] = [
     (7, &["cli", "main"]),
 ];
 
-/// Imports inside one layer that are part of the design: who, whom, why.
-const NEIGHBOURS: [(&str, &str, &str); 0] = [];
+/// Imports that the layers do not give, each for a reason: who, whom, why.
+const EXCEPTIONS: [(&str, &str, &str); 2] = [
+    (
+        "sql",
+        "schema",
+        "statements are rendered from bound requests, and tables are read from the database",
+    ),
+    (
+        "telemetry",
+        "control",
+        "stages and backends are label values",
+    ),
+];
 
 /// What only one module may mention.
 const OWNED: [(&str, &str); 5] = [
@@ -53,7 +67,9 @@ fn every_file_says_what_it_owns() {
 fn files_stay_short() {
     let long = all_sources().filter_map(|source| {
         let lines = source.lines_before_tests();
-        (lines > FILE_LINES_MAX).then(|| format!("{}: {lines} lines", source.path))
+        let longer = LONGER_FILES.iter().find(|(path, _)| *path == source.path);
+        let lines_max = longer.map_or(FILE_LINES_MAX, |(_, lines)| *lines);
+        (lines > lines_max).then(|| format!("{}: {lines} lines", source.path))
     });
     none(long);
 }
@@ -83,10 +99,10 @@ fn modules_import_from_lower_layers_only() {
         };
         for import in source.imports() {
             let lower = layer(&import).is_some_and(|other| other < own);
-            let neighbour = NEIGHBOURS
+            let excepted = EXCEPTIONS
                 .iter()
                 .any(|(who, whom, _)| *who == module && *whom == import);
-            if import != module && !lower && !neighbour {
+            if import != module && !lower && !excepted {
                 offences.push(format!("{}: imports crate::{import}", source.path));
             }
         }
