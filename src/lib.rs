@@ -13,3 +13,5 @@ pub mod storage;
 pub mod control;
 
 pub mod server;
+
+pub mod reference;
