@@ -8,6 +8,8 @@ pub mod schema;
 
 pub mod sql;
 
+pub mod hub;
+
 pub mod storage;
 
 pub mod control;
