@@ -24,3 +24,4 @@ pub mod legacy;
 pub mod storage;
 
 pub mod config;
+pub mod reference;

@@ -1,0 +1,9 @@
+//! The promises, over real HTTP, on SQLite and on PostgreSQL.
+//!
+//! The PostgreSQL ones make databases of their own in the server that `CUTOVER_TEST_POSTGRES` names.
+
+mod faults;
+mod fixture;
+mod ledger;
+mod promises;
+mod queries;
