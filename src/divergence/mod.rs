@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::contract::Key;
 use crate::schema::Table;
 use crate::sql::{Db, Fault, Record, Tx};
+use crate::telemetry::DivergenceKind;
 
 pub use ddl::{install, install_sql};
 
@@ -21,8 +22,8 @@ pub const KEPT_MAX: i64 = 10_000;
 pub struct Finding {
     /// The table.
     pub table: String,
-    /// What kind of difference, as `cutover_divergences_total{kind}` spells it.
-    pub kind: &'static str,
+    /// What kind of difference.
+    pub kind: DivergenceKind,
     /// The row; none when the difference is not one row's (a count, an order).
     pub key: Option<Key>,
     /// The names of the fields that differ.
@@ -71,7 +72,7 @@ pub async fn record(db: &Db, table: &Table, finding: &Finding) -> Result<(), Fau
          last_us = excluded.last_us, seen = d.seen + 1",
         vec![
             finding.table.as_str().into(),
-            finding.kind.into(),
+            finding.kind.as_str().into(),
             key.into(),
             finding.fields.join(",").into(),
         ],

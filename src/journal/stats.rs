@@ -76,16 +76,19 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
     })
 }
 
-/// Whether anything is owed of a table, in either direction.
+/// Whether anything is owed of a row, or of any row of a table, in either direction.
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn is_owed(db: &Db, table: &str) -> Result<bool, Fault> {
+pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fault> {
     let rows = db
         .control(
-            "SELECT 1 FROM cutover.journal WHERE tbl = $1 \
+            "SELECT 1 FROM cutover.journal WHERE tbl = $1 AND ($2::text IS NULL OR key = $2::text) \
              AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
-            vec![table.into()],
+            vec![
+                table.into(),
+                crate::sql::Arg::Text(key.map(|key| key.0.clone())),
+            ],
         )
         .await?;
     Ok(!rows.is_empty())

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use crate::compare::{Difference, replies_equal};
+use crate::compare::{Difference, DifferenceKind, replies_equal};
 use crate::contract::{AttemptId, Epoch, Reply};
 use crate::control::Control;
 use crate::divergence::Finding;
@@ -128,7 +128,7 @@ impl Comparer {
         let (this, read) = (Arc::clone(self), row_read(table, key));
         self.tasks.spawn(async move {
             let _permit = permit;
-            let result = this.recheck(&read).await;
+            let result = this.recheck_row(&read).await;
             this.observer.compared(&read.table.name, op, result);
         });
     }
@@ -148,9 +148,10 @@ impl Comparer {
             Backend::Storage => (time, answered.time),
         };
         self.observer.paired(op, legacy, storage);
-        match difference(&answered.read, &answered.reply, &other) {
-            None => Compared::Match,
-            Some(_) => self.recheck(&answered.read).await,
+        match verdict(&answered.read, &answered.reply, &other) {
+            Verdict::Same => Compared::Match,
+            Verdict::Ignored => Compared::Ignored,
+            Verdict::Differs(first) => self.recheck(&answered.read, first).await,
         }
     }
 
@@ -183,7 +184,7 @@ impl Comparer {
     /// Writes a confirmed divergence down: counted, logged, listed.
     pub async fn confirmed(&self, table: &Table, finding: Finding) {
         self.observer.diverged(&finding.table, finding.kind);
-        tracing::error!(table = finding.table, kind = finding.kind, fields = ?finding.fields, "confirmed divergence");
+        tracing::error!(table = finding.table, kind = finding.kind.as_str(), fields = ?finding.fields, "confirmed divergence");
         if let Err(fault) = crate::divergence::record(self.legacy.db(), table, &finding).await {
             tracing::warn!(%fault, "a divergence could not be written down");
         }
@@ -198,14 +199,29 @@ fn op(read: &Read) -> Op {
     }
 }
 
-/// How two answers to one read differ, if they do.
-fn difference(read: &Read, authority: &Reply, secondary: &Reply) -> Option<Difference> {
+/// Two answers to one read, held against each other.
+enum Verdict {
+    Same,
+    /// They differ only in columns that the config says to ignore.
+    Ignored,
+    Differs(Difference),
+}
+
+fn verdict(read: &Read, authority: &Reply, secondary: &Reply) -> Verdict {
     if authority.as_json() == secondary.as_json() {
-        return None;
+        return Verdict::Same;
     }
-    match (authority.parse(), secondary.parse()) {
-        (Ok(authority), Ok(secondary)) => replies_equal(read, &authority, &secondary).err(),
-        _ => Some(Difference::unreadable()),
+    let (Ok(authority), Ok(secondary)) = (authority.parse(), secondary.parse()) else {
+        return Verdict::Differs(Difference {
+            kind: DifferenceKind::Shape,
+            rows: 1,
+            samples: Vec::new(),
+        });
+    };
+    match replies_equal(read, &authority, &secondary) {
+        Ok(ignored) if ignored.is_empty() => Verdict::Same,
+        Ok(_) => Verdict::Ignored,
+        Err(difference) => Verdict::Differs(difference),
     }
 }
 

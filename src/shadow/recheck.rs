@@ -1,9 +1,11 @@
 //! Reading a suspect again until it is explained or confirmed.
 
-use super::{Comparer, difference};
-use crate::contract::{Key, Reply};
-use crate::stage::Backend;
-use crate::compare::Difference;
+use serde_json::Value;
+
+use super::{Comparer, Verdict, verdict};
+use crate::compare::{Difference, Sample};
+use crate::contract::Key;
+use crate::contract::Reply;
 use crate::divergence::Finding;
 use crate::journal;
 use crate::schema::Read;
@@ -18,7 +20,7 @@ const SIGHTINGS: u32 = 2;
 enum Look {
     /// They agree.
     Same,
-    /// They differ, nothing was owed, and the authority stood still meanwhile.
+    /// They differ, nothing of the row was owed, and the authority stood still meanwhile.
     Differs(Difference),
     /// The authority moved, or something is owed: this look says nothing.
     Moving,
@@ -27,20 +29,37 @@ enum Look {
 }
 
 impl Comparer {
-    /// Reads both sides again, at most `recheck_max` times.
-    pub(super) async fn recheck(&self, read: &Read) -> Compared {
+    /// Reads both sides of a read that differed again, at most `recheck_max` times.
+    pub(super) async fn recheck(&self, read: &Read, first: Difference) -> Compared {
+        let mut suspect = first;
+        self.look_again(read, &mut suspect).await
+    }
+
+    /// The same for one row that a write's outcome made suspect.
+    pub(super) async fn recheck_row(&self, read: &Read) -> Compared {
+        let mut suspect = Difference {
+            kind: crate::compare::DifferenceKind::Field,
+            rows: 1,
+            samples: Vec::new(),
+        };
+        self.look_again(read, &mut suspect).await
+    }
+
+    async fn look_again(&self, read: &Read, suspect: &mut Difference) -> Compared {
         let options = self.options.load_full();
         let mut sightings = 0;
         for _ in 0..options.recheck_max {
             tokio::time::sleep(options.recheck_delay).await;
-            match self.look(read).await {
+            match self.look(read, suspect).await {
                 Look::Same => return Compared::Transient,
                 Look::Unread => return Compared::OneSidedError,
                 Look::Moving => sightings = 0,
                 Look::Differs(difference) => {
-                    sightings += 1;
+                    // Another row than the one that was watched: watch that one from now on.
+                    sightings = if same_row(suspect, &difference) { sightings + 1 } else { 0 };
+                    *suspect = difference;
                     if sightings >= SIGHTINGS {
-                        self.confirm(read, &difference).await;
+                        self.confirm(read, suspect).await;
                         return Compared::Confirmed;
                     }
                 }
@@ -49,14 +68,19 @@ impl Comparer {
         Compared::Transient
     }
 
-    async fn look(&self, read: &Read) -> Look {
+    /// The order matters: the authority, then the journal, then the secondary, then the authority again.
+    /// What was committed before the first reading is either settled, or seen in the journal; what is
+    /// committed after it shows in the second.
+    async fn look(&self, read: &Read, suspect: &Difference) -> Look {
         let snapshot = self.control.snapshot();
         let authority = snapshot.stage.authority();
         let Some(before) = self.read_side(authority, read).await else {
             return Look::Unread;
         };
-        // What was committed before this moment is either settled or seen here.
-        match journal::is_owed(self.legacy.db(), &read.table.name).await {
+        let Ok(key) = self.key_of(read, suspect).await else {
+            return Look::Unread;
+        };
+        match journal::is_owed(self.legacy.db(), &read.table.name, key.as_ref()).await {
             Ok(false) => {}
             Ok(true) => return Look::Moving,
             Err(_) => return Look::Unread,
@@ -68,19 +92,16 @@ impl Comparer {
         let Some(secondary) = self.read_side(other, read).await else {
             return Look::Unread;
         };
-        if difference(read, &before, &secondary).is_none() {
+        let Verdict::Differs(difference) = verdict(read, &before, &secondary) else {
             return Look::Same;
-        }
+        };
         let Some(after) = self.read_side(authority, read).await else {
             return Look::Unread;
         };
-        if difference(read, &before, &after).is_some() || self.control.snapshot().epoch != snapshot.epoch {
+        if self.control.snapshot().epoch != snapshot.epoch || after != before {
             return Look::Moving;
         }
-        match difference(read, &after, &secondary) {
-            Some(difference) => Look::Differs(difference),
-            None => Look::Same,
-        }
+        Look::Differs(difference)
     }
 
     async fn read_side(&self, side: Backend, read: &Read) -> Option<Reply> {
@@ -93,22 +114,49 @@ impl Comparer {
         }
     }
 
-    async fn confirm(&self, read: &Read, difference: &Difference) {
-        let key = match &difference.key {
-            Some(values) => self
-                .legacy
-                .canonical_keys(&read.table, std::slice::from_ref(values))
-                .await
-                .ok()
-                .and_then(|mut keys| keys.pop()),
-            None => None::<Key>,
+    /// The canonical key of the row that differs, when the replies hold it.
+    async fn key_of(
+        &self,
+        read: &Read,
+        difference: &Difference,
+    ) -> Result<Option<Key>, crate::sql::Fault> {
+        let Some(values) = first_key(difference) else {
+            return Ok(None);
         };
+        let mut keys = self
+            .legacy
+            .canonical_keys(&read.table, &[values.to_vec()])
+            .await?;
+        Ok(keys.pop())
+    }
+
+    async fn confirm(&self, read: &Read, difference: &Difference) {
+        let key = match self.key_of(read, difference).await {
+            Ok(key) => key,
+            Err(fault) => {
+                tracing::warn!(%fault, "a divergence is written down without its key");
+                None
+            }
+        };
+        let fields = difference.samples.first().map(|sample| {
+            let names = sample.fields.iter().map(|field| field.column.clone());
+            names.collect()
+        });
         let finding = Finding {
             table: read.table.name.clone(),
-            kind: difference.kind.as_str(),
+            kind: difference.kind.into(),
             key,
-            fields: difference.fields.clone(),
+            fields: fields.unwrap_or_default(),
         };
         self.confirmed(&read.table, finding).await;
     }
+}
+
+fn first_key(difference: &Difference) -> Option<&[Value]> {
+    let Sample { key, .. } = difference.samples.first()?;
+    key.as_deref()
+}
+
+fn same_row(watched: &Difference, seen: &Difference) -> bool {
+    watched.kind == seen.kind && first_key(watched) == first_key(seen)
 }

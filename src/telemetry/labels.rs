@@ -1,5 +1,6 @@
 //! The values that labels may have.
 
+use crate::compare::DifferenceKind;
 use crate::contract::Query;
 
 /// Declares a closed set of label values with their spelling.
@@ -103,14 +104,18 @@ labels! {
 labels! {
     /// How the two sides differ.
     DivergenceKind {
+        /// The secondary's reply is not of the contract's shape.
+        Shape = "shape",
         /// The secondary lacks a row.
         Missing = "missing",
         /// The secondary has a row that the authority does not.
         Extra = "extra",
-        /// Fields differ.
-        Fields = "fields",
-        /// One side succeeded where the other failed, or the counts differ.
-        Outcome = "outcome",
+        /// A row's fields differ.
+        Field = "field",
+        /// The same rows in another order.
+        Order = "order",
+        /// Counts differ.
+        Count = "count",
         /// Storage's reply to a write is not what was written.
         EchoMismatch = "echo_mismatch",
     }
@@ -211,6 +216,19 @@ impl Op {
             Query::Range(_) => Self::Range,
             Query::Batch(_) => Self::Batch,
             Query::Resolve(_) => Self::Resolve,
+        }
+    }
+}
+
+impl From<DifferenceKind> for DivergenceKind {
+    fn from(kind: DifferenceKind) -> Self {
+        match kind {
+            DifferenceKind::Shape => Self::Shape,
+            DifferenceKind::Missing => Self::Missing,
+            DifferenceKind::Extra => Self::Extra,
+            DifferenceKind::Field => Self::Field,
+            DifferenceKind::Order => Self::Order,
+            DifferenceKind::Count => Self::Count,
         }
     }
 }
