@@ -86,9 +86,17 @@ mod tests {
         assert!(error.unwrap_err().message.contains("db, query, op_id"));
     }
 
+    fn assert_refused(cases: &[(Value, &str)]) {
+        for (value, message) in cases {
+            let error = read(value.clone()).unwrap_err();
+            assert_eq!(error.code, Code::InvalidRequest);
+            assert!(error.message.contains(message), "{}", error.message);
+        }
+    }
+
     #[test]
     fn members_of_the_wrong_type_are_named() {
-        for (value, message) in [
+        assert_refused(&[
             (json!([]), "query must be an object"),
             (json!({"table": "t"}), "needs a member type"),
             (json!({"type": 1}), "type must be one of"),
@@ -127,6 +135,12 @@ mod tests {
                 json!({"type": "select", "table": "t", "include_deleted": 1}),
                 "true or false",
             ),
+        ]);
+    }
+
+    #[test]
+    fn members_of_writes_and_storage_queries_are_checked_too() {
+        assert_refused(&[
             (
                 json!({"type": "insert", "table": "t"}),
                 "needs a member data",
@@ -167,10 +181,7 @@ mod tests {
                 json!({"type": "resolve", "table": "t", "keys": [[1]]}),
                 "attempt_id",
             ),
-        ] {
-            let error = read(value).unwrap_err();
-            assert!(error.message.contains(message), "{}", error.message);
-        }
+        ]);
     }
 
     #[test]
