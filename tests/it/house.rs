@@ -62,8 +62,11 @@ impl Source {
             .trim_end_matches(".rs")
     }
 
-    /// How many lines come before the unit tests.
+    /// How many lines come before the unit tests; none in a file that is unit tests only.
     pub(crate) fn lines_before_tests(&self) -> usize {
+        if self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
+            return 0;
+        }
         let tests = self.code.lines().position(|line| line == "#[cfg(test)]");
         tests.unwrap_or_else(|| self.code.lines().count())
     }

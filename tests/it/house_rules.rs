@@ -4,10 +4,10 @@
 
 use crate::house::{Source, files, relative};
 
-const FILE_LINES_MAX: usize = 400;
-/// The few files that may be longer, and how long: one idea that does not come apart.
-const LONGER_FILES: [(&str, usize); 2] =
-    [("src/sql/db.rs", 490), ("src/telemetry/metrics.rs", 450)];
+/// Few files are long, and none is longer than this.
+const FILE_LINES_MAX: usize = 500;
+const LONG_FILE_LINES: usize = 400;
+const LONG_FILES_MAX: usize = 6;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// A module may name modules of lower layers and itself, nothing else.
@@ -65,13 +65,17 @@ fn every_file_says_what_it_owns() {
 
 #[test]
 fn files_stay_short() {
-    let long = all_sources().filter_map(|source| {
-        let lines = source.lines_before_tests();
-        let longer = LONGER_FILES.iter().find(|(path, _)| *path == source.path);
-        let lines_max = longer.map_or(FILE_LINES_MAX, |(_, lines)| *lines);
-        (lines > lines_max).then(|| format!("{}: {lines} lines", source.path))
-    });
-    none(long);
+    let mut long: Vec<(usize, String)> = all_sources()
+        .map(|source| (source.lines_before_tests(), source.path))
+        .filter(|(lines, _)| *lines > LONG_FILE_LINES)
+        .collect();
+    long.sort();
+    let too_many = long.len().saturating_sub(LONG_FILES_MAX);
+    let offences = long
+        .iter()
+        .enumerate()
+        .filter(|(place, (lines, _))| *place < too_many || *lines > FILE_LINES_MAX);
+    none(offences.map(|(_, (lines, path))| format!("{path}: {lines} lines")));
 }
 
 #[test]
