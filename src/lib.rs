@@ -23,5 +23,14 @@ pub mod journal;
 pub mod legacy;
 pub mod storage;
 
+// Who decides which of them is the authority, and who watches.
+pub mod control;
+pub mod observe;
+
+// What a request does, and what happens behind its back.
+pub mod applier;
+pub mod repository;
+pub mod shadow;
+
 pub mod config;
 pub mod reference;

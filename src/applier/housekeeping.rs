@@ -57,7 +57,8 @@ impl Applier {
         }
         let request = TransitionRequest {
             to: Stage::Off,
-            actor: Actor::guard("journal"),
+            kind: TransitionKind::Proxy,
+            actor: "journal".to_owned(),
             reason: "the journal is full: storage is stale and needs a new backfill".to_owned(),
             ticket: None,
             expected_epoch: None,
@@ -71,13 +72,16 @@ impl Applier {
         };
         match self.control.transition(request).await {
             Ok(_) => tracing::error!(owed = owed.to_storage, "the journal is full: fell to off"),
-            Err(error) => tracing::error!(%error, "the journal is full and the stage could not fall to off"),
+            Err(error) => {
+                tracing::error!(%error, "the journal is full and the stage could not fall to off")
+            }
         }
     }
 
     async fn prune(&self) -> Result<(), Fault> {
         let db = self.legacy.db();
-        let retention_us = i64::try_from(self.options.operations_retention.as_micros()).unwrap_or(i64::MAX);
+        let retention_us =
+            i64::try_from(self.options.operations_retention.as_micros()).unwrap_or(i64::MAX);
         let before_us = db.now_us().await? - retention_us;
         while journal::prune_operations(db, before_us, PRUNE_BATCH).await? > 0 {}
         while journal::prune_void(db, PRUNE_BATCH).await? > 0 {}

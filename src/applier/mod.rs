@@ -18,6 +18,8 @@ use crate::control::Control;
 use crate::journal::{ClaimOptions, Direction};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
+use crate::repository::Parts;
+use crate::shadow::Comparer;
 use crate::stage::Stage;
 use crate::storage::Storage;
 
@@ -51,6 +53,7 @@ pub struct Applier {
     legacy: Arc<Legacy>,
     storage: Arc<Storage>,
     observer: Arc<Observer>,
+    comparer: Arc<Comparer>,
     options: ApplierOptions,
     owed: Arc<Notify>,
 }
@@ -69,21 +72,15 @@ enum Round {
 impl Applier {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(
-        control: Arc<Control>,
-        legacy: Arc<Legacy>,
-        storage: Arc<Storage>,
-        observer: Arc<Observer>,
-        options: ApplierOptions,
-        owed: Arc<Notify>,
-    ) -> Arc<Self> {
+    pub fn new(parts: Parts, options: ApplierOptions) -> Arc<Self> {
         Arc::new(Self {
-            control,
-            legacy,
-            storage,
-            observer,
+            control: parts.control,
+            legacy: parts.legacy,
+            storage: parts.storage,
+            observer: parts.observer,
+            comparer: parts.comparer,
+            owed: parts.owed,
             options,
-            owed,
         })
     }
 
@@ -126,7 +123,11 @@ impl Applier {
                 round => round,
             },
             Stage::Live | Stage::RampDown => {
-                let intents = if first { self.resolve_intents().await } else { Round::Idle };
+                let intents = if first {
+                    self.resolve_intents().await
+                } else {
+                    Round::Idle
+                };
                 match (self.pay_legacy().await, intents) {
                     (Round::Idle, round) => round,
                     (round, _) => round,

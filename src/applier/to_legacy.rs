@@ -8,7 +8,7 @@ use crate::contract::Key;
 use crate::journal::{self, Claim, Claimed, ClaimedIntent, Direction, OperationState};
 use crate::legacy::{Applied, Finish, Image};
 use crate::sql::Fault;
-use crate::storage::{Capability, StorageError};
+use crate::storage::{Capability, StorageError, UnixMs};
 
 /// How long an entry rests whose row could not be read or applied.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -27,7 +27,11 @@ impl Applier {
             match self.pay_entry(&claim, entry).await {
                 Ok(()) => paid = true,
                 Err(why) => {
-                    tracing::warn!(seq = entry.seq, why, "an entry towards legacy could not be paid yet");
+                    tracing::warn!(
+                        seq = entry.seq,
+                        why,
+                        "an entry towards legacy could not be paid yet"
+                    );
                     let released = claim
                         .release(self.legacy.db(), &[entry.seq], RETRY_DELAY, None)
                         .await;
@@ -37,15 +41,31 @@ impl Applier {
                 }
             }
         }
-        if paid { Round::Paid } else { Round::Unavailable }
+        if paid {
+            Round::Paid
+        } else {
+            Round::Unavailable
+        }
+    }
+
+    /// The deadline of a read that starts now.
+    fn deadline(&self) -> UnixMs {
+        UnixMs::after(self.options.rpc_deadline)
     }
 
     async fn pay_entry(&self, claim: &Claim, entry: &Claimed) -> Result<(), String> {
         let schema = self.legacy.schema();
-        let table = schema.table(&entry.table).ok_or("its table is not configured any more")?;
+        let table = schema
+            .table(&entry.table)
+            .ok_or("its table is not configured any more")?;
         let mut rows = self
             .storage
-            .rows_by_keys(table, std::slice::from_ref(&entry.key), claim.epoch)
+            .rows_by_keys(
+                table,
+                std::slice::from_ref(&entry.key),
+                claim.epoch,
+                self.deadline(),
+            )
             .await
             .map_err(|error| error.to_string())?;
         let image = Image {
@@ -64,12 +84,9 @@ impl Applier {
     pub(super) async fn resolve_intents(&self) -> Round {
         let mut round = Round::Idle;
         loop {
-            let claimed = journal::claim_intents(
-                self.legacy.db(),
-                self.lease(),
-                self.options.clock_skew_max,
-            )
-            .await;
+            let claimed =
+                journal::claim_intents(self.legacy.db(), self.lease(), self.options.clock_skew_max)
+                    .await;
             let intent = match claimed {
                 Ok(Some(intent)) => intent,
                 Ok(None) => return round,
@@ -81,7 +98,9 @@ impl Applier {
                     tracing::warn!(%error, op_id = %intent.op_id, "an intent could not be resolved yet");
                     return Round::Unavailable;
                 }
-                Err(Unresolved::Legacy(fault)) => return self.trouble("resolving an intent", &fault),
+                Err(Unresolved::Legacy(fault)) => {
+                    return self.trouble("resolving an intent", &fault);
+                }
             }
         }
     }
@@ -101,11 +120,16 @@ impl Applier {
                 continue;
             }
             let mut rows = if self.storage.capabilities().has(Capability::Resolve) {
-                let resolved = self.storage.resolve(table, &keys, intent.attempt, intent.epoch).await?;
+                let resolved = self
+                    .storage
+                    .resolve(table, &keys, intent.attempt, intent.epoch, self.deadline())
+                    .await?;
                 applied = Some(applied.unwrap_or(false) || resolved.applied);
                 resolved.rows
             } else {
-                self.storage.rows_by_keys(table, &keys, intent.epoch).await?
+                self.storage
+                    .rows_by_keys(table, &keys, intent.epoch, self.deadline())
+                    .await?
             };
             images.extend(keys.into_iter().map(|key| Image {
                 table: Arc::clone(table),

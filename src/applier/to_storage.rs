@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{Applier, Round};
+use crate::compare::row_diff;
 use crate::contract::{AttemptId, Code, Key, Row};
 use crate::journal::{self, Claim, Claimed, Direction, Parked};
 use crate::sql::Fault;
-use crate::storage::{Capability, Payment, StorageError};
+use crate::stage::Backend;
+use crate::storage::{Paid, Payment, StorageError, UnixMs};
+use crate::telemetry;
 
 /// What is to be done with a claimed entry after its payment was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -33,7 +36,9 @@ fn react(outcome: Result<(), &StorageError>) -> Reaction {
         Err(StorageError::Rejected(error)) => match error.code {
             Code::Conflict | Code::Constraint => Reaction::Park,
             // Refused for being late: it did not happen.
-            Code::DeadlineExceeded | Code::Overloaded | Code::BackendUnavailable => Reaction::Release,
+            Code::DeadlineExceeded | Code::Overloaded | Code::BackendUnavailable => {
+                Reaction::Release
+            }
             _ => Reaction::Quarantine,
         },
     }
@@ -77,7 +82,10 @@ impl Applier {
             return if paid > 0 { Round::Paid } else { Round::Idle };
         }
         match journal::owed(self.legacy.db()).await {
-            Ok(owed) if owed.to_storage - owed.quarantined <= i64::try_from(tried).unwrap_or(i64::MAX) => {
+            Ok(owed)
+                if owed.to_storage - owed.quarantined
+                    <= i64::try_from(tried).unwrap_or(i64::MAX) =>
+            {
                 tokio::time::sleep(PARKED_DELAY).await;
                 self.break_cycle().await
             }
@@ -98,23 +106,33 @@ impl Applier {
             Ok(payments) => payments,
             Err(fault) => return self.trouble("reading rows to pay", &fault),
         };
-        let outcome = if self.storage.capabilities().has(Capability::Transaction) {
-            self.storage.replace_all(&payments).await
-        } else {
-            Err(StorageError::Rejected(crate::contract::Error::new(
-                Code::Unsupported,
-                "the storage service has no transactions",
-            )))
-        };
+        let outcome = self.storage.replace_all(&payments).await;
         let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
-        let done = match react(outcome.as_ref().map(drop)) {
+        let done = match react(outcome.as_ref().map(|()| ())) {
             Reaction::Settle => claim.settle(self.legacy.db(), &seqs).await.map(drop),
             Reaction::Leave => Ok(()),
-            Reaction::Release => claim.release(self.legacy.db(), &seqs, PARKED_DELAY, Some(Parked::Constraint)).await,
-            Reaction::Park | Reaction::Quarantine => {
-                tracing::error!(entries = seqs.len(), "entries that no order can pay are quarantined");
+            Reaction::Release => {
                 claim
-                    .release(self.legacy.db(), &seqs, Duration::ZERO, Some(Parked::Quarantined))
+                    .release(
+                        self.legacy.db(),
+                        &seqs,
+                        PARKED_DELAY,
+                        Some(Parked::Constraint),
+                    )
+                    .await
+            }
+            Reaction::Park | Reaction::Quarantine => {
+                tracing::error!(
+                    entries = seqs.len(),
+                    "entries that no order can pay are quarantined"
+                );
+                claim
+                    .release(
+                        self.legacy.db(),
+                        &seqs,
+                        Duration::ZERO,
+                        Some(Parked::Quarantined),
+                    )
                     .await
             }
         };
@@ -140,7 +158,7 @@ impl Applier {
         for ((entry, row), result) in claim.entries.iter().zip(&rows).zip(&results) {
             let reaction = react(result.as_ref().map(drop));
             unavailable |= reaction == Reaction::Release;
-            self.observer.payment(entry, row.as_ref(), result);
+            self.report(entry, row.as_ref(), result, reaction);
             by_reaction.entry(reaction).or_default().push(entry.seq);
         }
         let settled = by_reaction.get(&Reaction::Settle).map_or(0, Vec::len);
@@ -153,6 +171,40 @@ impl Applier {
             (false, _) => Round::Paid,
         };
         (round, settled)
+    }
+
+    /// Counts the payment, and looks closer when storage says that it stored another row.
+    fn report(
+        &self,
+        entry: &Claimed,
+        row: Option<&Row>,
+        result: &Result<Paid, StorageError>,
+        reaction: Reaction,
+    ) {
+        self.observer
+            .paid(Backend::Storage, entry, reaction.label());
+        let (
+            Ok(Paid {
+                stored: Some(stored),
+            }),
+            Some(row),
+        ) = (result, row)
+        else {
+            return;
+        };
+        let schema = self.legacy.schema();
+        let Some(table) = schema.table(&entry.table) else {
+            return;
+        };
+        if row_diff(table, row, stored).is_equal() {
+            self.observer.compared(
+                &entry.table,
+                telemetry::Op::Upsert,
+                telemetry::Comparison::Match,
+            );
+        } else if let Ok(key) = serde_json::from_str(&entry.key.0) {
+            self.comparer.suspect(table, key, telemetry::Op::Upsert);
+        }
     }
 
     async fn carry_out(
@@ -170,10 +222,14 @@ impl Applier {
                     claim.release(db, &seqs, Duration::ZERO, parked).await?;
                 }
                 Reaction::Park => {
-                    claim.release(db, &seqs, PARKED_DELAY, Some(Parked::Constraint)).await?;
+                    claim
+                        .release(db, &seqs, PARKED_DELAY, Some(Parked::Constraint))
+                        .await?;
                 }
                 Reaction::Quarantine => {
-                    claim.release(db, &seqs, Duration::ZERO, Some(Parked::Quarantined)).await?;
+                    claim
+                        .release(db, &seqs, Duration::ZERO, Some(Parked::Quarantined))
+                        .await?;
                 }
                 Reaction::Leave => {}
             }
@@ -186,11 +242,16 @@ impl Applier {
         let schema = self.legacy.schema();
         let mut by_table: HashMap<&str, Vec<Key>> = HashMap::new();
         for entry in &claim.entries {
-            by_table.entry(&entry.table).or_default().push(entry.key.clone());
+            by_table
+                .entry(&entry.table)
+                .or_default()
+                .push(entry.key.clone());
         }
         let mut rows: HashMap<(&str, Key), Row> = HashMap::new();
         for (name, keys) in by_table {
-            let Some(table) = schema.table(name) else { continue };
+            let Some(table) = schema.table(name) else {
+                continue;
+            };
             for (key, row) in self.legacy.rows(table, &keys).await? {
                 rows.insert((name, key), row);
             }
@@ -198,21 +259,27 @@ impl Applier {
         claim
             .entries
             .iter()
-            .map(|entry| self.payment(claim, entry, rows.remove(&(entry.table.as_str(), entry.key.clone()))))
+            .map(|entry| {
+                self.payment(
+                    claim,
+                    entry,
+                    rows.remove(&(entry.table.as_str(), entry.key.clone())),
+                )
+            })
             .collect()
     }
 
     fn payment(&self, claim: &Claim, entry: &Claimed, row: Option<Row>) -> Result<Payment, Fault> {
         let schema = self.legacy.schema();
-        let table = schema
-            .table(&entry.table)
-            .ok_or_else(|| Fault::Unexpected(format!("table {} is not configured any more", entry.table)))?;
+        let table = schema.table(&entry.table).ok_or_else(|| {
+            Fault::Unexpected(format!("table {} is not configured any more", entry.table))
+        })?;
         Ok(Payment {
             table: std::sync::Arc::clone(table),
             key: entry.key.clone(),
             row,
             attempt: AttemptId::fresh(),
-            deadline_ms: claim.deadline_us / 1000,
+            deadline: UnixMs(claim.deadline_us / 1000),
             epoch: claim.epoch,
             fence: None,
         })
@@ -224,6 +291,18 @@ impl Applier {
     }
 }
 
+impl Reaction {
+    fn label(self) -> telemetry::Payment {
+        match self {
+            Self::Settle => telemetry::Payment::Applied,
+            Self::Release => telemetry::Payment::Unavailable,
+            Self::Park => telemetry::Payment::Parked,
+            Self::Quarantine => telemetry::Payment::Quarantined,
+            Self::Leave => telemetry::Payment::InDoubt,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,8 +311,14 @@ mod tests {
     #[test]
     fn only_doubt_keeps_a_claim_until_its_deadline() {
         assert_eq!(react(Ok(())), Reaction::Settle);
-        assert_eq!(react(Err(&StorageError::InDoubt(String::new()))), Reaction::Leave);
-        assert_eq!(react(Err(&StorageError::Unavailable(String::new()))), Reaction::Release);
+        assert_eq!(
+            react(Err(&StorageError::InDoubt(String::new()))),
+            Reaction::Leave
+        );
+        assert_eq!(
+            react(Err(&StorageError::Unavailable(String::new()))),
+            Reaction::Release
+        );
     }
 
     #[test]
@@ -241,7 +326,13 @@ mod tests {
         let rejected = |code| StorageError::Rejected(Error::new(code, ""));
         assert_eq!(react(Err(&rejected(Code::Conflict))), Reaction::Park);
         assert_eq!(react(Err(&rejected(Code::Constraint))), Reaction::Park);
-        assert_eq!(react(Err(&rejected(Code::TypeMismatch))), Reaction::Quarantine);
-        assert_eq!(react(Err(&rejected(Code::DeadlineExceeded))), Reaction::Release);
+        assert_eq!(
+            react(Err(&rejected(Code::TypeMismatch))),
+            Reaction::Quarantine
+        );
+        assert_eq!(
+            react(Err(&rejected(Code::DeadlineExceeded))),
+            Reaction::Release
+        );
     }
 }

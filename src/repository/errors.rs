@@ -45,8 +45,11 @@ pub(super) fn task_failed() -> Error {
 pub(super) fn internal(what: &str) -> Error {
     let id = Uuid::now_v7();
     tracing::error!(%id, what, "internal error");
-    Error::new(Code::Internal, "internal error; the log has more under this id")
-        .with_details(json!({ "id": id }))
+    Error::new(
+        Code::Internal,
+        "internal error; the log has more under this id",
+    )
+    .with_details(json!({ "id": id }))
 }
 
 /// A fault of the legacy database.
@@ -69,13 +72,10 @@ pub(super) fn from_fault(fault: Fault, effect: Effect, op_id: Option<OpId>) -> E
 fn from_refusal(refusal: Refusal) -> Error {
     let constraint = |name: String| json!({ "constraint": name });
     match refusal {
-        Refusal::Unique(name) => {
-            Error::new(Code::Conflict, "a row with this unique value exists")
-                .with_details(constraint(name))
-        }
-        Refusal::ForeignKey(name) => {
-            Error::new(Code::Constraint, "a foreign key refuses this").with_details(constraint(name))
-        }
+        Refusal::Unique(name) => Error::new(Code::Conflict, "a row with this unique value exists")
+            .with_details(constraint(name)),
+        Refusal::ForeignKey(name) => Error::new(Code::Constraint, "a foreign key refuses this")
+            .with_details(constraint(name)),
         Refusal::Constraint(name) => {
             Error::new(Code::Constraint, "a constraint refuses this").with_details(constraint(name))
         }

@@ -118,7 +118,9 @@ impl Repository {
             Bound::Write(write) => {
                 // Detached: the write goes on if the caller is gone, and no transaction is dropped half-way.
                 let this = Arc::clone(self);
-                let task = self.tasks.spawn(async move { this.write(call, write).await });
+                let task = self
+                    .tasks
+                    .spawn(async move { this.write(call, write).await });
                 match task.await {
                     Ok(answer) => answer,
                     Err(_) => Answer::refused(&self.control.snapshot(), errors::task_failed()),

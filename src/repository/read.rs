@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use super::errors::{self, Effect};
 use super::{Answer, Call, Repository};
 use crate::contract::{AttemptId, Epoch, Reply};
-use crate::control::{ReadAdmission, Snapshot};
+use crate::control::{LeaseLost, Snapshot};
 use crate::schema::{Read, read_query};
 use crate::shadow::Answered;
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
-use crate::storage::{self, Capability, StorageError};
+use crate::storage::{self, Capability, StorageError, UnixMs};
 use crate::telemetry::Op;
 
 impl Repository {
     /// Answers a read from the authority. In `live`, legacy answers when storage cannot.
     pub(super) async fn read(self: &Arc<Self>, call: Call, read: Read) -> Answer {
-        let (snapshot, lease_expired) = match self.control.admit_read().await {
-            ReadAdmission::Leased(snapshot) => (snapshot, false),
-            ReadAdmission::WithoutLease(snapshot) => (snapshot, true),
+        let (snapshot, lease_expired) = match self.control.snapshot_for_read().await {
+            Ok(snapshot) => (snapshot, false),
+            Err(LeaseLost(snapshot)) => (snapshot, true),
         };
         if lease_expired && !self.may_read_without_lease(&snapshot) {
             return Answer::refused(
@@ -41,7 +41,12 @@ impl Repository {
         snapshot.stage.authority() == Backend::Storage && !self.options.load().refuse_without_lease
     }
 
-    async fn read_legacy(self: &Arc<Self>, snapshot: &Arc<Snapshot>, call: Call, read: Read) -> Answer {
+    async fn read_legacy(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        call: Call,
+        read: Read,
+    ) -> Answer {
         let started = Instant::now();
         let result = self.timed_legacy_read(&read).await;
         let time = started.elapsed();
@@ -58,7 +63,12 @@ impl Repository {
         )
     }
 
-    async fn read_storage(self: &Arc<Self>, snapshot: &Arc<Snapshot>, call: Call, read: Read) -> Answer {
+    async fn read_storage(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        call: Call,
+        read: Read,
+    ) -> Answer {
         let started = Instant::now();
         let result = self
             .storage_read(&read, snapshot.epoch, call.traceparent.clone())
@@ -110,7 +120,7 @@ impl Repository {
         let call = storage::Call {
             query: read_query(read, self.storage.capabilities().has(Capability::OrderBy)),
             attempt: AttemptId::fresh(),
-            deadline_ms: self.rpc_deadline_ms(),
+            deadline: self.rpc_deadline(),
             epoch,
             traceparent,
             fences: Vec::new(),
@@ -118,10 +128,9 @@ impl Repository {
         self.storage.call(&call).await
     }
 
-    /// The deadline of a call to storage that starts now, unix milliseconds.
-    pub(super) fn rpc_deadline_ms(&self) -> i64 {
-        crate::clock::unix_us() / 1000
-            + crate::clock::micros(self.options.load().rpc_deadline) / 1000
+    /// The deadline of a call to storage that starts now.
+    pub(super) fn rpc_deadline(&self) -> UnixMs {
+        UnixMs::after(self.options.load().rpc_deadline)
     }
 
     /// Hands an answer to the comparer.

@@ -12,75 +12,79 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::errors;
-use crate::schema::write_query;
-use super::write::{Order, Turn};
 use super::Repository;
+use super::errors;
+use super::write::{Order, Turn};
 use crate::contract::{AttemptId, Reply, Row};
-use crate::control::Snapshot;
+use crate::control::{LegacyDebt, Snapshot};
 use crate::journal::{Direction, append_copies};
+use crate::schema::write_query;
 use crate::schema::{Step, Table};
 use crate::stage::{Backend, Stage};
-use crate::storage;
+use crate::storage::{self, StorageError};
 
 impl Repository {
     /// One write with storage as its only judge.
-    pub(super) async fn write_solo(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order) -> Turn {
+    pub(super) async fn write_solo(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        order: &Order,
+    ) -> Turn {
+        let debt = if snapshot.stage == Stage::RampDown {
+            match self.control.incur_legacy_debt(snapshot) {
+                Some(debt) => Some(debt),
+                None => return Turn::Again,
+            }
+        } else {
+            None
+        };
         let started = Instant::now();
         let call = storage::Call {
             query: write_query(&order.write, &crate::clock::rfc3339_now()),
             attempt: AttemptId::fresh(),
-            deadline_ms: self.rpc_deadline_ms(),
+            deadline: self.rpc_deadline(),
             epoch: snapshot.epoch,
             traceparent: order.traceparent.clone(),
             fences: Vec::new(),
         };
         let result = self.storage.call(&call).await;
         let time = started.elapsed();
-        self.observer
-            .storage(order.op, time, result.as_ref().err());
-        match result {
-            Ok(reply) => {
-                if snapshot.stage == Stage::RampDown {
-                    self.owe_legacy(snapshot, order, &reply);
-                }
-                Turn::Done(Ok(reply), Backend::Storage, time)
-            }
-            Err(error) => {
-                if snapshot.stage == Stage::RampDown {
-                    if let storage::StorageError::InDoubt(_) = &error {
-                        self.control.drop_debt("a write to storage is in doubt");
-                    }
-                }
-                Turn::Done(
-                    Err(errors::from_storage_write(error, order.op_id)),
-                    Backend::Storage,
-                    time,
-                )
-            }
+        self.observer.storage(order.op, time, result.as_ref().err());
+        match (&result, debt) {
+            (Ok(reply), Some(debt)) => self.owe_legacy(order, reply, debt),
+            // In doubt, the debt is dropped: legacy is stale until it is verified.
+            (Err(StorageError::InDoubt(_)), debt) => drop(debt),
+            (Err(_), Some(debt)) => debt.settled(),
+            (_, None) => {}
         }
+        let result = result.map_err(|error| errors::from_storage_write(error, order.op_id));
+        Turn::Done(result, Backend::Storage, time)
     }
 
     /// Appends what legacy is owed, behind the caller's back; a debt that cannot be written down is a
     /// dropped one.
-    fn owe_legacy(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order, reply: &Reply) {
+    fn owe_legacy(self: &Arc<Self>, order: &Order, reply: &Reply, debt: LegacyDebt) {
         let touched = match touched_rows(order, reply) {
             Ok(touched) => touched,
-            Err(why) => return self.control.drop_debt(&why),
+            Err(why) => {
+                tracing::error!(why, "a debt towards legacy was dropped");
+                return;
+            }
         };
         let Ok(permit) = Arc::clone(&self.debts).try_acquire_owned() else {
-            return self.control.drop_debt("too many debts towards legacy wait to be written down");
+            tracing::error!("too many debts towards legacy wait to be written down");
+            return;
         };
-        let (this, snapshot, op_id) = (Arc::clone(self), Arc::clone(snapshot), order.op_id);
+        let (this, op_id) = (Arc::clone(self), order.op_id);
         self.tasks.spawn(async move {
             let _permit = permit;
             for (table, rows) in touched {
-                let written = this.write_down(&table, &rows, op_id).await;
-                if let Err(fault) = written {
-                    tracing::warn!(epoch = %snapshot.epoch, %fault, "a debt towards legacy was dropped");
-                    this.control.drop_debt("legacy could not be told what it is owed");
+                if let Err(fault) = this.write_down(&table, &rows, op_id).await {
+                    tracing::error!(%fault, "a debt towards legacy was dropped");
+                    return;
                 }
             }
+            debt.settled();
             this.owed.notify_one();
         });
     }
@@ -93,13 +97,23 @@ impl Repository {
     ) -> Result<(), crate::sql::Fault> {
         let keys = self.legacy.canonical_keys(table, rows).await?;
         let mut tx = self.legacy.db().begin().await?;
-        append_copies(&mut tx, Direction::ToLegacy, &table.name, &keys, Some(op_id)).await?;
+        append_copies(
+            &mut tx,
+            Direction::ToLegacy,
+            &table.name,
+            &keys,
+            Some(op_id),
+        )
+        .await?;
         tx.commit().await
     }
 }
 
 /// The keys of the rows that a reply says were touched, by table.
-fn touched_rows(order: &Order, reply: &Reply) -> Result<Vec<(Arc<Table>, Vec<Vec<Value>>)>, String> {
+fn touched_rows(
+    order: &Order,
+    reply: &Reply,
+) -> Result<Vec<(Arc<Table>, Vec<Vec<Value>>)>, String> {
     let value = reply.parse().map_err(|error| error.to_string())?;
     let replies: Vec<Value> = match (order.write.transaction, value) {
         (true, Value::Array(replies)) => replies,

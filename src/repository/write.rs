@@ -69,18 +69,22 @@ impl Repository {
         let mut in_doubt = false;
         let mut blocked = errors::unavailable("the stage is changing");
         loop {
-            let snapshot = match self.control.admit_write(order.deadline).await {
+            let snapshot = match self.control.admit_write(order.deadline.into()).await {
                 Ok(snapshot) => snapshot,
-                Err(_) => {
+                Err(held) => {
                     let snapshot = self.control.snapshot();
-                    return Answer::refused(&snapshot, ended(order.op_id, in_doubt, blocked));
+                    return Answer::refused(&snapshot, ended(order.op_id, in_doubt, held.into()));
                 }
             };
             match self.turn(&snapshot, order).await {
                 Turn::Done(result, backend, time) => {
                     return Self::answered(&snapshot, result, backend, time);
                 }
-                Turn::Again => self.control.refresh().await,
+                Turn::Again => {
+                    if let Err(fault) = self.control.refresh().await {
+                        blocked = errors::from_fault(fault, errors::Effect::Write, None);
+                    }
+                }
                 Turn::InDoubt => {
                     in_doubt = true;
                     tokio::time::sleep(PAUSE).await;

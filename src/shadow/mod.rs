@@ -23,8 +23,8 @@ use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::schema::{Filter, Read, ReadKind, Sort, Table, read_query};
 use crate::stage::Backend;
-use crate::storage::{self, Capability, Storage};
-use crate::telemetry::{Comparison as Compared, DivergenceKind, Op};
+use crate::storage::{self, Capability, Storage, UnixMs};
+use crate::telemetry::{Comparison as Compared, Op};
 
 /// How reads are compared; hot-reloadable.
 #[derive(Clone, Debug)]
@@ -136,7 +136,10 @@ impl Comparer {
     async fn compare_now(&self, answered: Answered, op: Op) -> Compared {
         let started = std::time::Instant::now();
         let other = match answered.authority {
-            Backend::Legacy => self.read_storage(&answered.read, answered.epoch, answered.traceparent.clone()).await,
+            Backend::Legacy => {
+                self.read_storage(&answered.read, answered.epoch, answered.traceparent.clone())
+                    .await
+            }
             Backend::Storage => self.read_legacy(&answered.read).await,
         };
         let time = started.elapsed();
@@ -156,12 +159,16 @@ impl Comparer {
     }
 
     /// Storage's answer, or none: an outage is neither consistency nor divergence.
-    async fn read_storage(&self, read: &Read, epoch: Epoch, traceparent: Option<String>) -> Option<Reply> {
+    async fn read_storage(
+        &self,
+        read: &Read,
+        epoch: Epoch,
+        traceparent: Option<String>,
+    ) -> Option<Reply> {
         let call = storage::Call {
             query: read_query(read, self.storage.capabilities().has(Capability::OrderBy)),
             attempt: AttemptId::fresh(),
-            deadline_ms: crate::clock::unix_us() / 1000
-                + crate::clock::micros(self.options.load().rpc_deadline) / 1000,
+            deadline: UnixMs::after(self.options.load().rpc_deadline),
             epoch,
             traceparent,
             fences: Vec::new(),

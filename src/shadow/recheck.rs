@@ -56,7 +56,11 @@ impl Comparer {
                 Look::Moving => sightings = 0,
                 Look::Differs(difference) => {
                     // Another row than the one that was watched: watch that one from now on.
-                    sightings = if same_row(suspect, &difference) { sightings + 1 } else { 0 };
+                    sightings = if same_row(suspect, &difference) {
+                        sightings + 1
+                    } else {
+                        0
+                    };
                     *suspect = difference;
                     if sightings >= SIGHTINGS {
                         self.confirm(read, suspect).await;

@@ -23,7 +23,11 @@ pub(in crate::repository) struct EchoMismatch {
 }
 
 /// The rows that legacy must get, or what is wrong with the reply.
-pub(super) fn images(plan: &Plan, reply: &Reply, before: &Before) -> Result<Vec<Image>, EchoMismatch> {
+pub(super) fn images(
+    plan: &Plan,
+    reply: &Reply,
+    before: &Before,
+) -> Result<Vec<Image>, EchoMismatch> {
     let replies = split(plan, reply)?;
     let mut images: Vec<Image> = Vec::new();
     for ((step, keys), reply) in plan.write.steps.iter().zip(&plan.steps).zip(replies) {

@@ -13,23 +13,29 @@ mod plan;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::errors::{self, Effect};
-use crate::schema::write_query;
-use super::write::{Order, Turn};
 use super::Repository;
+use super::errors::{self, Effect};
+use super::write::{Order, Turn};
 use crate::contract::{AttemptId, Reply, Token};
 use crate::control::Snapshot;
+use crate::divergence::Finding;
 use crate::journal::{self, Intent, Opened, Operation, OperationState};
 use crate::legacy::{Applied, Finish, Image};
+use crate::schema::write_query;
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
-use crate::storage::{self, Capability, StorageError};
+use crate::storage::{self, Capability, StorageError, UnixMs};
+use crate::telemetry::DivergenceKind;
 
 use plan::Plan;
 
 impl Repository {
     /// One turn of a live write.
-    pub(super) async fn write_live(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order) -> Turn {
+    pub(super) async fn write_live(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        order: &Order,
+    ) -> Turn {
         if let Some(turn) = self.recorded(order).await {
             return turn;
         }
@@ -49,7 +55,8 @@ impl Repository {
         let intent = self.intent(snapshot, order, &plan);
         match journal::open_intent(self.legacy.db(), &intent).await {
             Ok(Opened::Until(deadline_us)) => {
-                self.send(snapshot, order, &plan, &intent, deadline_us).await
+                self.send(snapshot, order, &plan, &intent, deadline_us)
+                    .await
             }
             Ok(Opened::Held) => Turn::Blocked(errors::unavailable(
                 "another write of this key is not finished",
@@ -88,19 +95,20 @@ impl Repository {
         let call = storage::Call {
             query: write_query(&plan.write, &plan.deleted_at),
             attempt: intent.attempt,
-            deadline_ms: deadline_us / 1000,
+            deadline: UnixMs(deadline_us / 1000),
             epoch: snapshot.epoch,
             traceparent: order.traceparent.clone(),
             fences: Vec::new(),
         };
         let (result, before) = tokio::join!(self.storage.call(&call), self.rows_before(plan));
         let time = started.elapsed();
-        self.observer
-            .storage(order.op, time, result.as_ref().err());
+        self.observer.storage(order.op, time, result.as_ref().err());
         let reply = match result {
             Ok(reply) => reply,
             Err(StorageError::Rejected(error)) => {
-                return self.dropped(intent, Turn::Done(Err(error), Backend::Storage, time)).await;
+                return self
+                    .dropped(intent, Turn::Done(Err(error), Backend::Storage, time))
+                    .await;
             }
             Err(StorageError::Unavailable(_)) => {
                 let error = errors::unavailable("the storage service cannot be reached");
@@ -113,12 +121,31 @@ impl Repository {
             Err(_) => return Turn::InDoubt,
         };
         match echo::images(plan, &reply, &before) {
-            Ok(images) => self.commit(snapshot, order, intent, images, reply, time).await,
+            Ok(images) => {
+                self.commit(snapshot, order, intent, images, reply, time)
+                    .await
+            }
             Err(mismatch) => {
-                self.observer.echo_mismatch(&mismatch);
+                self.disbelieve(mismatch).await;
                 Turn::InDoubt
             }
         }
+    }
+
+    /// A reply that is not the row that was written is a confirmed divergence, and nothing is applied. The
+    /// intent stays open: what storage really has is read when it is resolved.
+    async fn disbelieve(&self, mismatch: echo::EchoMismatch) {
+        let schema = self.legacy.schema();
+        let Some(table) = schema.table(&mismatch.table) else {
+            return;
+        };
+        let finding = Finding {
+            table: mismatch.table,
+            kind: DivergenceKind::EchoMismatch,
+            key: mismatch.key,
+            fields: mismatch.fields,
+        };
+        self.comparer.confirmed(table, finding).await;
     }
 
     /// Step 5, under the new epoch if the epoch moved and the stage is still `live`.
@@ -145,7 +172,9 @@ impl Repository {
                 Ok(Applied::Done) => return Turn::Done(Ok(reply), Backend::Storage, time),
                 Ok(Applied::NotOurs) => return Turn::InDoubt,
                 Err(fault) if fault.is_stale_epoch() => {
-                    self.control.refresh().await;
+                    if self.control.refresh().await.is_err() {
+                        return Turn::InDoubt;
+                    }
                     let now = self.control.snapshot();
                     if now.stage != Stage::Live || now.epoch == epoch {
                         return Turn::InDoubt;
@@ -174,7 +203,11 @@ impl Repository {
     async fn recorded(&self, order: &Order) -> Option<Turn> {
         match journal::recorded(self.legacy.db(), order.op_id).await {
             Ok(None) => None,
-            Ok(Some(operation)) if operation.state.may_run() && operation.digest == order.digest => None,
+            Ok(Some(operation))
+                if operation.state.may_run() && operation.digest == order.digest =>
+            {
+                None
+            }
             Ok(Some(operation)) => Some(self.answer_from(order, operation).await),
             Err(fault) => Some(self.blocked(fault, order)),
         }

@@ -88,7 +88,10 @@ impl Repository {
             Change::Update {
                 table, filter, set, ..
             } => {
-                if table.key_columns().any(|column| set.contains_key(&column.name)) {
+                if table
+                    .key_columns()
+                    .any(|column| set.contains_key(&column.name))
+                {
                     return Err(refused(errors::unsupported(
                         "a primary key cannot be changed in this stage: insert the new row and delete the old one",
                     )));
@@ -112,7 +115,7 @@ impl Repository {
         filter: &mut Filter,
         order: &Order,
     ) -> Result<Vec<Key>, Turn> {
-        let limit = self.options.load().limits.rows_per_write_max as u64;
+        let limit = self.options.load().limits.rows_max as u64;
         let keys = self
             .legacy
             .keys_matching(table, filter, limit + 1)
@@ -136,8 +139,15 @@ impl Repository {
             let (Some(sequence), true) = (&column.sequence, missing > 0) else {
                 continue;
             };
-            let mut values = self.legacy.next_values(sequence, missing).await?.into_iter();
-            for row in rows.iter_mut().filter(|row| !row.contains_key(&column.name)) {
+            let mut values = self
+                .legacy
+                .next_values(sequence, u32::try_from(missing).unwrap_or(u32::MAX))
+                .await?
+                .into_iter();
+            for row in rows
+                .iter_mut()
+                .filter(|row| !row.contains_key(&column.name))
+            {
                 if let Some(value) = values.next() {
                     row.insert(column.name.clone(), Value::Number(Number::from(value)));
                 }
@@ -186,7 +196,12 @@ impl Repository {
     }
 
     /// A write that matches nothing still has an answer to remember.
-    pub(super) async fn write_nothing(&self, snapshot: &Snapshot, order: &Order, plan: &Plan) -> Turn {
+    pub(super) async fn write_nothing(
+        &self,
+        snapshot: &Snapshot,
+        order: &Order,
+        plan: &Plan,
+    ) -> Turn {
         let replies: Vec<&str> = plan
             .write
             .changes()
