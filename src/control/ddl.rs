@@ -14,7 +14,7 @@ pub const VERSION: i64 = 1;
 
 /// The advisory lock of the gate (PostgreSQL): exclusive for a transition, shared for a writer.
 /// On SQLite `BEGIN IMMEDIATE` is the lock.
-pub const GATE_LOCK: i64 = 0x0063_7574_6f76_6572;
+pub use crate::journal::GATE_LOCK;
 
 /// The advisory lock that lets one replica migrate at a time.
 const MIGRATE_LOCK: i64 = GATE_LOCK + 1;
