@@ -7,13 +7,16 @@ pub mod contract;
 pub mod schema;
 
 pub mod sql;
+pub mod telemetry;
 
 pub mod storage;
 
 pub mod control;
 
-pub mod server;
-
 pub mod config;
 
-pub mod telemetry;
+pub mod repository;
+
+pub mod server;
+
+pub mod front;

@@ -1,0 +1,5 @@
+//! Where a request meets the two backends.
+
+mod call;
+
+pub use call::{Answer, Call, OpIdSource};
