@@ -9,6 +9,8 @@ pub mod schema;
 pub mod sql;
 pub mod telemetry;
 
+pub mod hub;
+
 pub mod storage;
 
 pub mod control;

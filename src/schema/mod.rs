@@ -3,10 +3,17 @@
 //! Nothing here asks a database (`sql::introspect` does); a bound request names tables and columns that
 //! exist and values that fit, so what is wrong in a request is refused before a backend is touched.
 
+mod bind;
 mod bound;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod instant;
+mod keys;
 mod kind;
 mod table;
+mod value;
 
+pub use bind::{BindLimits, Bound, bind, bind_keys, bind_range};
 pub use bound::{Change, Filter, Read, ReadKind, Sort, Step, Test, Write};
 pub use kind::{Generated, Kind};
 pub use table::{Column, OnChange, Policy, Reference, Schema, Table};
