@@ -32,5 +32,9 @@ pub mod applier;
 pub mod repository;
 pub mod shadow;
 
+// The doors, and what people look at.
+pub mod front;
+
+// Wiring.
 pub mod config;
 pub mod reference;

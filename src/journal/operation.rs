@@ -121,6 +121,21 @@ pub async fn record_done(
     Ok(!rows.is_empty())
 }
 
+/// Forgets a record that is settled, so that another operation may take its id: only for ids that a client
+/// did not choose. `false`: there is none.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn forget_settled(db: &Db, op_id: OpId) -> Result<bool, Fault> {
+    let rows = db
+        .control(
+            "DELETE FROM cutover.operations WHERE op_id = $1::uuid AND state <> 'open' RETURNING 1",
+            vec![op_id.into()],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
 /// Sets the state of a record that is open.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
-pub use call::{Answer, Call};
+pub use call::{Answer, Call, OpIdSource};
 
 use crate::contract::{Error, Query, Reply};
 use crate::control::{Control, Snapshot};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::errors;
-use super::{Answer, Call, Repository};
+use super::{Answer, Call, OpIdSource, Repository};
 use crate::contract::{Error, OpId, Query, Reply};
 use crate::control::Snapshot;
 use crate::legacy::{Stamp, WriteError};
@@ -28,6 +28,8 @@ pub(super) struct Order {
     pub(super) digest: String,
     pub(super) deadline: Instant,
     pub(super) traceparent: Option<String>,
+    /// The id was made by a door for a message that is new: a settled record under it is another's.
+    pub(super) id_is_new: bool,
 }
 
 /// How one turn ended.
@@ -49,15 +51,16 @@ const PAUSE: Duration = Duration::from_millis(10);
 impl Repository {
     /// Runs a write until it is answered or its deadline has come.
     pub(super) async fn write(self: &Arc<Self>, call: Call, write: Write) -> Answer {
-        let order = Order {
+        let mut order = Order {
             write,
             op: Op::of(&call.request.query),
+            id_is_new: call.op_id_source == OpIdSource::FirstDelivery,
             op_id: call.request.op_id.unwrap_or_else(OpId::fresh),
             digest: digest(&call.request.query),
             deadline: call.received + self.options.load().write_deadline,
             traceparent: call.traceparent,
         };
-        let mut answer = self.turns(&order).await;
+        let mut answer = self.turns(&mut order).await;
         answer.op_id = Some(order.op_id);
         if let Err(error) = &mut answer.result {
             error.op_id = error.op_id.or(Some(order.op_id));
@@ -65,7 +68,7 @@ impl Repository {
         answer
     }
 
-    async fn turns(self: &Arc<Self>, order: &Order) -> Answer {
+    async fn turns(self: &Arc<Self>, order: &mut Order) -> Answer {
         let mut in_doubt = false;
         let mut blocked = errors::unavailable("the stage is changing");
         loop {
@@ -94,13 +97,29 @@ impl Repository {
                     tokio::time::sleep(PAUSE).await;
                 }
             }
+            // From now on a record under the id may be this write's own.
+            order.id_is_new = false;
             if Instant::now() >= order.deadline {
                 return Answer::refused(&snapshot, ended(order.op_id, in_doubt, blocked));
             }
         }
     }
 
+    /// Makes room for a new message whose derived id an earlier one had.
+    async fn forget_namesake(&self, order: &Order) -> Result<(), Fault> {
+        let db = self.legacy.db();
+        match crate::journal::recorded(db, order.op_id).await? {
+            Some(_) => crate::journal::forget_settled(db, order.op_id).await.map(drop),
+            None => Ok(()),
+        }
+    }
+
     async fn turn(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order) -> Turn {
+        if order.id_is_new && snapshot.stage <= Stage::Live {
+            if let Err(fault) = self.forget_namesake(order).await {
+                return Turn::Blocked(errors::from_fault(fault, errors::Effect::Write, None));
+            }
+        }
         match snapshot.stage {
             Stage::Off | Stage::DualWrite | Stage::Shadow => {
                 self.write_legacy(snapshot, order).await

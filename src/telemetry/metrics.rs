@@ -419,11 +419,14 @@ impl Metrics {
         self.shed.with_label_values(&[what.as_str()]).inc();
     }
 
-    /// Requests in work at a door.
-    pub fn inflight(&self, door: Door, requests: usize) {
-        self.inflight
-            .with_label_values(&[door.as_str()])
-            .set(i64::try_from(requests).unwrap_or(i64::MAX));
+    /// A request is in work at a door.
+    pub fn entered(&self, door: Door) {
+        self.inflight.with_label_values(&[door.as_str()]).inc();
+    }
+
+    /// It no longer is.
+    pub fn left(&self, door: Door) {
+        self.inflight.with_label_values(&[door.as_str()]).dec();
     }
 
     /// An AMQP request was settled.
@@ -433,9 +436,14 @@ impl Metrics {
             .inc();
     }
 
-    fn table<'a>(&'a self, name: Option<&str>) -> &'a str {
-        name.and_then(|name| self.tables.get(name))
-            .map_or(NO_TABLE, String::as_str)
+    /// The configured table of that name, for a caller that must let go of its own spelling.
+    #[must_use]
+    pub fn known_table(&self, name: Option<&str>) -> Option<&str> {
+        self.tables.get(name?).map(String::as_str)
+    }
+
+    fn table(&self, name: Option<&str>) -> &str {
+        self.known_table(name).unwrap_or(NO_TABLE)
     }
 }
 
