@@ -34,7 +34,9 @@ mod transition;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{ActionRecord, ChainReport, TransitionRecord, record_action};
+pub use audit::{
+    ActionRecord, ChainReport, TransitionRecord, actions, history, record_action, verify_chain,
+};
 pub use control::Control;
 pub use ddl::{GATE_LOCK, MIGRATIONS, Migration, VERSION, install, migrate};
 pub use debt::LegacyDebt;

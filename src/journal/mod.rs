@@ -22,7 +22,9 @@ pub use ddl::{install, install_sql};
 pub use entry::{Claimed, Direction, Parked};
 pub use gate::{GATE_LOCK, gate};
 pub use intent::{Intent, Opened, drop_intent, open_intent, prove_intent, settle_intent};
-pub use operation::{Operation, OperationState, forget_settled, record_done, record_state, recorded};
+pub use operation::{
+    Operation, OperationState, forget_settled, record_done, record_state, recorded,
+};
 pub use stats::{
     OpenEntry, Owed, accept, append_copies, entries, is_owed, owed, prune_operations, prune_void,
     retry,

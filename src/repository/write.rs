@@ -109,7 +109,9 @@ impl Repository {
     async fn forget_namesake(&self, order: &Order) -> Result<(), Fault> {
         let db = self.legacy.db();
         match crate::journal::recorded(db, order.op_id).await? {
-            Some(_) => crate::journal::forget_settled(db, order.op_id).await.map(drop),
+            Some(_) => crate::journal::forget_settled(db, order.op_id)
+                .await
+                .map(drop),
             None => Ok(()),
         }
     }

@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::{Access, Config, DEFAULT, TokenHash};
 use crate::contract::{Epoch, OpId, Reply};
-use crate::stage::{Backend, Stage};
 use crate::front::Execute;
 use crate::repository::{Call, OpIdSource};
 use crate::server::{ServerOptions, serve};
+use crate::stage::{Backend, Stage};
 use crate::telemetry::Metrics;
 
 const SELECT: &str = r#"{"db":"campaign_db","query":{"type":"select","table":"campaigns"}}"#;

@@ -1,0 +1,236 @@
+//! Moves, conversions, races, the audit.
+
+use super::*;
+use crate::stage::Stage;
+
+on_both!(
+    the_ladder_is_climbed_and_every_step_is_on_record,
+    racing_transitions_share_one_sequence_of_epochs,
+    a_rollback_turns_intents_into_copies_that_keep_their_deadline,
+    ramping_down_owes_legacy_and_leaves_the_outcome_unknown,
+    falling_off_voids_the_journal_and_storage_is_stale,
+    after_a_rollback_nothing_advances_until_rearmed,
+    a_changed_or_removed_record_breaks_the_chain,
+    a_dry_run_changes_nothing,
+    installing_again_changes_nothing,
+    a_content_of_the_flag_file_is_applied_once_across_replicas,
+);
+
+async fn the_ladder_is_climbed_and_every_step_is_on_record(bench: &Bench) {
+    let control = bench.replica().await;
+    assert_eq!(control.snapshot().stage, Stage::Off);
+    assert_eq!(control.snapshot().epoch, Epoch(1));
+    for (stage, epoch) in [(Stage::DualWrite, 2), (Stage::Shadow, 3)] {
+        let done = control.transition(to(stage)).await.unwrap();
+        assert_eq!((done.to, done.epoch), (stage, Epoch(epoch)));
+        assert_eq!(control.snapshot().stage, stage);
+    }
+    let refused = control.transition(to(Stage::Live)).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        TransitionError::Refused(Refused::Stale(Backend::Storage))
+    ));
+    control
+        .judge(Backend::Storage, false, "verify", "clean", json!({}))
+        .await
+        .unwrap();
+    let live = control.transition(to(Stage::Live)).await.unwrap();
+    // One epoch for the verdict, one for the drain, one for the move.
+    assert_eq!(live.epoch, Epoch(6));
+    let snapshot = control.snapshot();
+    assert_eq!(
+        (snapshot.stage, snapshot.phase),
+        (Stage::Live, Phase::Steady)
+    );
+    assert!(snapshot.bypass_refused);
+    let steps: Vec<String> = control
+        .history(10)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|record| record.step)
+        .collect();
+    assert_eq!(
+        steps,
+        ["move", "drain", "verified", "move", "move", "install"]
+    );
+    assert!(control.verify_chain().await.unwrap().intact());
+}
+
+async fn racing_transitions_share_one_sequence_of_epochs(bench: &Bench) {
+    let (one, two) = (bench.replica().await, bench.replica().await);
+    let seen = Some(one.snapshot().epoch);
+    let request = |actor: &str| TransitionRequest {
+        expected_epoch: seen,
+        actor: actor.to_owned(),
+        ..to(Stage::DualWrite)
+    };
+    let (left, right) = tokio::join!(
+        one.transition(request("one")),
+        two.transition(request("two"))
+    );
+    assert_eq!(u8::from(left.is_ok()) + u8::from(right.is_ok()), 1);
+    let lost = left.err().or(right.err()).unwrap();
+    assert!(matches!(
+        lost,
+        TransitionError::Refused(Refused::EpochMoved { .. })
+    ));
+    let epochs: Vec<i64> = one
+        .history(10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|record| record.epoch.0)
+        .collect();
+    assert_eq!(epochs, [2, 1]);
+}
+
+async fn a_rollback_turns_intents_into_copies_that_keep_their_deadline(bench: &Bench) {
+    bench.begin_in(Stage::Live).await;
+    bench.owe(1, "intent", "legacy", 5_000_000).await;
+    let control = bench.replica().await;
+    control
+        .transition(rollback_to(Stage::DualWrite))
+        .await
+        .unwrap();
+    let entry = bench
+        .text(
+            "SELECT kind || ' ' || direction || ' ' || CAST(deadline_us AS text) || ' ' || CAST(not_before_us AS text)
+             || ' ' || coalesce(CAST(token AS text), 'nobody') FROM cutover.journal",
+        )
+        .await;
+    assert_eq!(entry, "copy storage 5000000 5500000 nobody");
+    assert_eq!(
+        bench.text("SELECT state FROM cutover.operations").await,
+        "converted"
+    );
+    assert!(control.snapshot().latched);
+}
+
+async fn ramping_down_owes_legacy_and_leaves_the_outcome_unknown(bench: &Bench) {
+    bench.begin_in(Stage::Live).await;
+    bench.owe(1, "intent", "legacy", 5_000_000).await;
+    let control = bench.replica().await;
+    control.transition(to(Stage::RampDown)).await.unwrap();
+    let entry = "SELECT kind || ' ' || direction FROM cutover.journal";
+    assert_eq!(bench.text(entry).await, "copy legacy");
+    assert_eq!(
+        bench.text("SELECT state FROM cutover.operations").await,
+        "unknown"
+    );
+}
+
+async fn falling_off_voids_the_journal_and_storage_is_stale(bench: &Bench) {
+    bench.begin_in(Stage::DualWrite).await;
+    bench.owe(1, "copy", "storage", 7_000_000).await;
+    let control = bench.replica().await;
+    control.transition(to(Stage::Off)).await.unwrap();
+    let snapshot = control.snapshot();
+    assert!(snapshot.storage_stale && !snapshot.latched);
+    assert_eq!(
+        (snapshot.generation, snapshot.deadline_last_us),
+        (2, 7_500_000)
+    );
+    assert_eq!(control.owed().await.unwrap(), Owed::default());
+}
+
+async fn after_a_rollback_nothing_advances_until_rearmed(bench: &Bench) {
+    bench.begin_in(Stage::Live).await;
+    let control = bench.replica().await;
+    control
+        .transition(rollback_to(Stage::DualWrite))
+        .await
+        .unwrap();
+    let latched = control.transition(to(Stage::Shadow)).await.unwrap_err();
+    assert!(matches!(
+        latched,
+        TransitionError::Refused(Refused::Latched)
+    ));
+    control.rearm("ada", "the service is mended").await.unwrap();
+    control.transition(to(Stage::Shadow)).await.unwrap();
+    let actions = control.actions(10).await.unwrap();
+    assert_eq!((actions.len(), actions[0].kind.as_str()), (1, "rearm"));
+}
+
+async fn a_changed_or_removed_record_breaks_the_chain(bench: &Bench) {
+    let control = bench.replica().await;
+    for stage in [Stage::DualWrite, Stage::Shadow, Stage::Off] {
+        control.transition(to(stage)).await.unwrap();
+    }
+    for kind in ["repair", "drill"] {
+        control
+            .record_action("ada", kind, "why", json!({}))
+            .await
+            .unwrap();
+    }
+    assert!(control.verify_chain().await.unwrap().intact());
+    let run = |sql: &'static str| bench.db.control(sql, vec![]);
+    run("UPDATE cutover.transitions SET reason = 'no reason' WHERE epoch = 2")
+        .await
+        .unwrap();
+    assert_eq!(control.verify_chain().await.unwrap().broken.len(), 1);
+    run("DELETE FROM cutover.actions WHERE id = 1")
+        .await
+        .unwrap();
+    assert_eq!(control.verify_chain().await.unwrap().broken.len(), 2);
+    run("DELETE FROM cutover.transitions WHERE epoch = 4")
+        .await
+        .unwrap();
+    let broken = control.verify_chain().await.unwrap().broken;
+    assert!(
+        broken
+            .iter()
+            .any(|what| what.contains("epoch 4 is missing")),
+        "{broken:?}"
+    );
+}
+
+async fn a_dry_run_changes_nothing(bench: &Bench) {
+    let control = bench.replica().await;
+    let rehearsal = TransitionRequest {
+        dry_run: true,
+        ..to(Stage::DualWrite)
+    };
+    let rehearsed = control.transition(rehearsal.clone()).await.unwrap();
+    assert!(rehearsed.dry_run);
+    assert_eq!(control.history(10).await.unwrap().len(), 1);
+    let too_far = TransitionRequest {
+        to: Stage::Live,
+        ..rehearsal
+    };
+    assert!(control.transition(too_far).await.is_err());
+}
+
+async fn installing_again_changes_nothing(bench: &Bench) {
+    let control = bench.replica().await;
+    control.transition(to(Stage::DualWrite)).await.unwrap();
+    let (left, right) = tokio::join!(install(&bench.db), install(control.db()));
+    left.unwrap();
+    right.unwrap();
+    control.refresh().await.unwrap();
+    assert_eq!(control.snapshot().stage, Stage::DualWrite);
+}
+
+async fn a_content_of_the_flag_file_is_applied_once_across_replicas(bench: &Bench) {
+    let (one, two) = (bench.replica().await, bench.replica().await);
+    let content = "stage = \"dual_write\"\nreason = \"monday\"\n";
+    let (left, right) = tokio::join!(one.apply_flag_file(content), two.apply_flag_file(content));
+    assert_eq!(left, FlagFile::Consumed(Stage::DualWrite));
+    assert_eq!(right, left);
+    assert_eq!(one.history(10).await.unwrap().len(), 2);
+    one.transition(to(Stage::Off)).await.unwrap();
+    // The old content comes back, after a restart, and does nothing but disagree.
+    let again = bench.replica().await.apply_flag_file(content).await;
+    assert!(again.disagrees(one.snapshot().stage));
+    assert_eq!(one.history(10).await.unwrap().len(), 3);
+    // What was refused had its chance, too.
+    let too_far = "stage = \"live\"\nreason = \"now\"\n";
+    assert_eq!(
+        one.apply_flag_file(too_far).await,
+        FlagFile::Consumed(Stage::Live)
+    );
+    let result = bench
+        .text("SELECT result FROM cutover.flag_requests WHERE result <> 'move'")
+        .await;
+    assert!(result.starts_with("refused: "), "{result}");
+}
