@@ -1,0 +1,284 @@
+//! Paying: making storage's row of a key what the authority's row is.
+//!
+//! A payment is a full-row put or a hard delete, so that to repeat one is harmless. What the service lacks is
+//! made up for here as far as it can be, and nowhere else.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+
+use super::keyed::{CALLS_AT_ONCE, key_values, pinned, read};
+use super::outcome::item;
+use super::{Call, Capability, Storage, StorageError, UnixMs};
+use crate::contract::{AttemptId, BatchItem, Delete, Epoch, Insert, Key, Query, Row, Update};
+use crate::schema::{Generated, Table};
+
+/// Items in one `batch`.
+const BATCH_ITEMS_MAX: usize = 200;
+/// Estimated bytes in one `batch`; a single larger item goes alone.
+const BATCH_BYTES_MAX: usize = 512 << 10;
+
+/// One key's debt.
+#[derive(Clone, Debug)]
+pub struct Payment {
+    /// The table.
+    pub table: Arc<Table>,
+    /// The key.
+    pub key: Key,
+    /// The authority's row; none: there is none, and storage's is to go.
+    pub row: Option<Row>,
+    /// Names this send.
+    pub attempt: AttemptId,
+    /// The entry's deadline.
+    pub deadline: UnixMs,
+    /// The epoch it was claimed under.
+    pub epoch: Epoch,
+    /// The key's fence token, if fences are in use.
+    pub fence: Option<i64>,
+}
+
+/// What a payment did.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Paid {
+    /// The row that storage now has or, for a delete, had; none when there was nothing to delete.
+    pub stored: Option<Row>,
+}
+
+impl Storage {
+    /// Pays, and says for each payment, in order, what became of it: by `batch` where the service can, else by
+    /// single calls, some at once. Payments of one list must be of different keys.
+    ///
+    /// Without `upsert` a put is an update, then an insert if there was nothing to update, each an attempt of
+    /// its own: after a doubt, `resolve` of the payment's attempt does not speak for the second, and the
+    /// deadline must be waited out as it must be for a service without `resolve`.
+    pub async fn pay(&self, payments: Vec<Payment>) -> Vec<Result<Paid, StorageError>> {
+        let batches = self.capabilities.has(Capability::Batch)
+            && self.capabilities.has(Capability::Upsert)
+            && self.capabilities.has(Capability::Delete);
+        if !batches || payments.len() == 1 {
+            return stream::iter(payments)
+                .map(|payment| async move { self.pay_one(&payment).await })
+                .buffered(CALLS_AT_ONCE)
+                .collect()
+                .await;
+        }
+        let mut results = Vec::with_capacity(payments.len());
+        for batch in batched(payments) {
+            results.extend(self.pay_batch(&batch).await);
+        }
+        results
+    }
+
+    async fn pay_one(&self, payment: &Payment) -> Result<Paid, StorageError> {
+        let key = key_values(&payment.table, &payment.key)?;
+        let Some(row) = &payment.row else {
+            if !self.capabilities.has(Capability::Delete) {
+                return Err(StorageError::unsupported("delete"));
+            }
+            return self
+                .send(payment, payment.attempt, delete(&payment.table, &key))
+                .await;
+        };
+        let row = writable(&payment.table, row);
+        if self.capabilities.has(Capability::Upsert) {
+            return self
+                .send(payment, payment.attempt, upsert(&payment.table, row))
+                .await;
+        }
+        let update = update(&payment.table, &key, row.clone());
+        let paid = self.send(payment, payment.attempt, update).await?;
+        if paid.stored.is_some() {
+            return Ok(paid);
+        }
+        let insert = insert(&payment.table, row);
+        self.send(payment, AttemptId::fresh(), Query::Insert(insert))
+            .await
+    }
+
+    async fn send(
+        &self,
+        payment: &Payment,
+        attempt: AttemptId,
+        query: Query,
+    ) -> Result<Paid, StorageError> {
+        let call = Call {
+            query,
+            attempt,
+            deadline: payment.deadline,
+            epoch: payment.epoch,
+            traceparent: None,
+            fences: payment.fences(),
+        };
+        let stored = read(&self.call(&self.db, &call).await?)?;
+        Ok(Paid { stored })
+    }
+
+    async fn pay_batch(&self, batch: &[Payment]) -> Vec<Result<Paid, StorageError>> {
+        let (items, refused): (Vec<_>, Vec<_>) = batch
+            .iter()
+            .map(|payment| match key_values(&payment.table, &payment.key) {
+                Ok(key) => (Some(self.batch_item(payment, &key)), None),
+                Err(error) => (None, Some(error)),
+            })
+            .unzip();
+        let items: Vec<BatchItem> = items.into_iter().flatten().collect();
+        let mut replies = self.send_batch(batch, items).await.into_iter();
+        let answers = refused.into_iter().map(|refused| match refused {
+            Some(error) => Err(error),
+            None => match replies.next() {
+                Some(reply) => reply,
+                None => Err(StorageError::InDoubt("a reply is missing".to_owned())),
+            },
+        });
+        answers.collect()
+    }
+
+    /// Sends the items as one call; as many results as items.
+    async fn send_batch(
+        &self,
+        batch: &[Payment],
+        items: Vec<BatchItem>,
+    ) -> Vec<Result<Paid, StorageError>> {
+        let count = items.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let deadline = batch.iter().map(|payment| payment.deadline).max();
+        let epoch = batch.iter().map(|payment| payment.epoch).max();
+        let (Some(deadline), Some(epoch)) = (deadline, epoch) else {
+            return Vec::new();
+        };
+        let call = Call::new(Query::Batch(items), deadline, epoch);
+        let replies: Result<Vec<Value>, _> = match self.call(&self.db, &call).await {
+            Ok(reply) => read(&reply),
+            Err(error) => Err(error),
+        };
+        match replies {
+            Ok(replies) if replies.len() == count => {
+                let paid = |reply| item(reply).map(|stored| Paid { stored });
+                replies.into_iter().map(paid).collect()
+            }
+            Ok(_) => {
+                let error = StorageError::InDoubt("not one reply per item".to_owned());
+                vec![Err(error); count]
+            }
+            Err(error) => vec![Err(error); count],
+        }
+    }
+
+    fn batch_item(&self, payment: &Payment, key: &[Value]) -> BatchItem {
+        let query = match &payment.row {
+            Some(row) => upsert(&payment.table, writable(&payment.table, row)),
+            None => delete(&payment.table, key),
+        };
+        let fences = if self.capabilities.has(Capability::Fencing) {
+            payment.fences()
+        } else {
+            Vec::new()
+        };
+        BatchItem {
+            query,
+            attempt_id: payment.attempt,
+            deadline_ms: payment.deadline.0,
+            fences,
+        }
+    }
+}
+
+impl Payment {
+    fn fences(&self) -> Vec<(Key, i64)> {
+        let fence = self.fence.map(|token| (self.key.clone(), token));
+        fence.into_iter().collect()
+    }
+
+    /// About how many bytes it is on the wire.
+    fn weight(&self) -> usize {
+        const ENVELOPE: usize = 256;
+        let row = self.row.iter().flatten();
+        let row: usize = row
+            .map(|(name, value)| name.len() + 4 + weight(value))
+            .sum();
+        ENVELOPE + self.key.0.len() + row
+    }
+}
+
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(number) => number.as_str().len() + 1,
+        Value::String(text) => text.len() + 3,
+        Value::Array(values) => values.iter().map(weight).sum::<usize>() + 2,
+        Value::Object(members) => {
+            let members = members.iter();
+            members
+                .map(|(name, value)| name.len() + 4 + weight(value))
+                .sum::<usize>()
+                + 2
+        }
+    }
+}
+
+/// The payments in order, cut so that each part keeps within both bounds.
+fn batched(payments: Vec<Payment>) -> Vec<Vec<Payment>> {
+    let mut batches: Vec<Vec<Payment>> = Vec::new();
+    let mut bytes = 0;
+    for payment in payments {
+        let weight = payment.weight();
+        match batches.last_mut() {
+            Some(batch) if batch.len() < BATCH_ITEMS_MAX && bytes + weight <= BATCH_BYTES_MAX => {
+                bytes += weight;
+                batch.push(payment);
+            }
+            Some(_) | None => {
+                bytes = weight;
+                batches.push(vec![payment]);
+            }
+        }
+    }
+    batches
+}
+
+/// The row without what only the database can write.
+fn writable(table: &Table, row: &Row) -> Row {
+    let computed = |name: &str| {
+        let column = table.columns.iter().find(|column| column.name == name);
+        column.is_some_and(|column| column.generated == Generated::Expression)
+    };
+    let columns = row.iter().filter(|(name, _)| !computed(name));
+    columns
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+fn insert(table: &Table, row: Row) -> Insert {
+    Insert {
+        table: table.name.clone(),
+        rows: vec![row],
+        single: true,
+    }
+}
+
+fn upsert(table: &Table, row: Row) -> Query {
+    Query::Upsert(insert(table, row))
+}
+
+fn update(table: &Table, key: &[Value], data: Row) -> Query {
+    Query::Update(Update {
+        table: table.name.clone(),
+        filter: Some(pinned(table, key)),
+        data,
+        all: false,
+        include_deleted: table.policy.soft_delete.is_some(),
+    })
+}
+
+fn delete(table: &Table, key: &[Value]) -> Query {
+    Query::Delete(Delete {
+        table: table.name.clone(),
+        filter: Some(pinned(table, key)),
+        hard: true,
+        all: false,
+        include_deleted: table.policy.soft_delete.is_some(),
+    })
+}
