@@ -89,7 +89,7 @@ async fn wait_for_queue(queue: &str) {
     let deadline = Instant::now() + SOON;
     loop {
         let message = Message {
-            expiration_ms: Some(0),
+            expiration_ms: Some(60_000),
             ..Message::default()
         };
         // A probe without an address: the service's task for it dies alone.
@@ -153,7 +153,10 @@ async fn a_call_is_answered_with_status_and_body() {
     let service = echo(&queue, Duration::ZERO).await;
     let hub = hub().await;
     let client = client(&hub).await;
-    let reply = client.call("", &queue, Message::json("[1]"), SOON).await.unwrap();
+    let reply = client
+        .call("", &queue, Message::json("[1]"), SOON)
+        .await
+        .unwrap();
     assert_eq!(reply.status, Some(200));
     assert_eq!(reply.body, b"[1]");
     assert_eq!(client.pending(), 0);
@@ -176,7 +179,10 @@ async fn an_unroutable_call_is_returned_and_its_neighbours_are_answered() {
     });
     for (number, result) in join_all(calls).await.into_iter().enumerate() {
         if number % 3 == 0 {
-            assert!(matches!(result, Err(RpcError::Returned(_))), "{number} {result:?}");
+            assert!(
+                matches!(result, Err(RpcError::Returned(_))),
+                "{number} {result:?}"
+            );
         } else {
             assert_eq!(result.unwrap().body, number.to_string().as_bytes());
         }
@@ -220,9 +226,8 @@ async fn five_hundred_calls_at_once_each_get_their_own_answer() {
     let service = echo(&queue, Duration::from_millis(5)).await;
     let hub = hub().await;
     let client = client(&hub).await;
-    let calls = (0..500).map(|number| {
-        client.call("", &queue, Message::json(number.to_string()), SOON)
-    });
+    let calls =
+        (0..500).map(|number| client.call("", &queue, Message::json(number.to_string()), SOON));
     for (number, result) in join_all(calls).await.into_iter().enumerate() {
         assert_eq!(result.unwrap().body, number.to_string().as_bytes());
     }
@@ -260,11 +265,17 @@ async fn a_cut_line_leaves_sent_calls_in_doubt_and_comes_back() {
         sleep(Duration::from_millis(150)).await;
         line.cut();
     });
-    assert!(matches!(result, Err(RpcError::ConnectionLost(_))), "{result:?}");
+    assert!(
+        matches!(result, Err(RpcError::ConnectionLost(_))),
+        "{result:?}"
+    );
     assert_eq!(client.pending(), 0);
     client.wait_ready(SOON).await.unwrap();
     eventually("the hub is up again", || hub.is_up()).await;
-    let reply = client.call("", &queue, Message::json("2"), SOON).await.unwrap();
+    let reply = client
+        .call("", &queue, Message::json("2"), SOON)
+        .await
+        .unwrap();
     assert_eq!(reply.body, b"2");
     line.task.abort();
     service.abort();
@@ -300,7 +311,9 @@ async fn many_publishes_are_confirmed_side_by_side_and_returns_are_told_apart() 
     let receipts = (0..300).map(|number| {
         let to = if number % 7 == 0 { &nowhere } else { &queue };
         let message = Message::json(number.to_string());
-        publisher.publish("", to, message, Instant::now() + SOON).unwrap()
+        publisher
+            .publish("", to, message, Instant::now() + SOON)
+            .unwrap()
     });
     let receipts: Vec<_> = receipts.collect();
     for (number, result) in join_all(receipts.into_iter().map(Receipt::settled))
@@ -340,7 +353,9 @@ async fn what_was_not_acknowledged_comes_again_after_a_cut() {
 async fn an_existing_queue_with_other_arguments_is_used_as_it_is() {
     let hub = hub().await;
     let queue = queue_name("other");
-    let connection = lapin::Connection::connect(&broker(), Default::default()).await.unwrap();
+    let connection = lapin::Connection::connect(&broker(), Default::default())
+        .await
+        .unwrap();
     let channel = connection.create_channel().await.unwrap();
     let options = lapin::options::QueueDeclareOptions {
         auto_delete: true,

@@ -93,7 +93,8 @@ impl Storage {
         let line = match options.transport {
             Transport::Amqp(amqp) => Line::Amqp(Amqp::new(amqp, inflight_max)?),
             Transport::Http(http) => {
-                { let http = Http::new(&http, options.rpc_deadline).map_err(OptionsError::Http)?; Line::Http(Box::new(http)) }
+                let http = Http::new(&http, options.rpc_deadline).map_err(OptionsError::Http)?;
+                Line::Http(Box::new(http))
             }
         };
         Ok(Self {
