@@ -18,7 +18,7 @@ mod rpc;
 mod table;
 mod task;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use consume::{Binding, ConsumeOptions, Consumer, Delivery, Lost};
 pub use link::{Hub, HubError, HubState};

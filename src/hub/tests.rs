@@ -15,13 +15,37 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(15);
 
-fn broker() -> String {
+pub(crate) fn broker() -> String {
     std::env::var("CUTOVER_TEST_AMQP")
         .expect("CUTOVER_TEST_AMQP must hold the URL of a RabbitMQ for tests")
 }
 
-fn queue_name(what: &str) -> String {
+pub(crate) fn queue_name(what: &str) -> String {
     format!("hub-test.{what}.{}", uuid::Uuid::new_v4().simple())
+}
+
+/// A queue that goes away by itself when nobody has used it for a minute.
+pub(crate) async fn queue(what: &str) -> String {
+    let name = queue_name(what);
+    let mut arguments = lapin::types::FieldTable::default();
+    arguments.insert("x-expires".into(), lapin::types::AMQPValue::LongInt(60_000));
+    declare(&name, arguments).await;
+    name
+}
+
+async fn declare(name: &str, arguments: lapin::types::FieldTable) {
+    let connection = connection().await;
+    let channel = connection.create_channel().await.unwrap();
+    channel
+        .queue_declare(name.into(), Default::default(), arguments)
+        .await
+        .unwrap();
+}
+
+async fn connection() -> lapin::Connection {
+    lapin::Connection::connect(&broker(), Default::default())
+        .await
+        .unwrap()
 }
 
 async fn hub() -> Hub {
@@ -47,7 +71,7 @@ async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// A service that answers with the request's body after `delay`, until the handle is aborted.
 async fn echo(queue: &str, delay: Duration) -> JoinHandle<()> {
     let hub = hub().await;
-    let publisher = Arc::new(Publisher::new(&hub, 10_000));
+    let publisher = Arc::new(Publisher::new(&hub, 1_000));
     let mut consumer = Consumer::new(&hub, consume(queue));
     eventually("the publisher is ready", || publisher.is_ready()).await;
     let task = tokio::spawn(async move {
@@ -68,7 +92,11 @@ async fn echo(queue: &str, delay: Duration) -> JoinHandle<()> {
             });
         }
     });
-    wait_for_queue(queue).await;
+    let ready = client(&hub)
+        .await
+        .call("", queue, Message::json("0"), SOON)
+        .await;
+    assert_eq!(ready.unwrap().status, Some(200));
     task
 }
 
@@ -81,27 +109,17 @@ fn consume(queue: &str) -> ConsumeOptions {
     }
 }
 
-/// Until a message to the queue is routable.
-async fn wait_for_queue(queue: &str) {
+/// Sends one message as soon as the queue is there to take it.
+async fn knock(queue: &str) {
     let hub = hub().await;
     let publisher = Publisher::new(&hub, 10);
     eventually("the publisher is ready", || publisher.is_ready()).await;
     let deadline = Instant::now() + SOON;
     loop {
-        let message = Message {
-            expiration_ms: Some(60_000),
-            ..Message::default()
-        };
-        // A probe without an address: the service's task for it dies alone.
-        let probe = Message {
-            reply_to: Some("nowhere".to_owned()),
-            ..message
-        };
-        let receipt = publisher.publish("", queue, probe, deadline).unwrap();
-        if receipt.settled().await.unwrap() == Published::Confirmed {
+        let receipt = publisher.publish("", queue, Message::json("1"), deadline);
+        if receipt.unwrap().settled().await.unwrap() == Published::Confirmed {
             return;
         }
-        assert!(Instant::now() < deadline, "the queue never came");
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -149,7 +167,7 @@ impl Line {
 
 #[tokio::test]
 async fn a_call_is_answered_with_status_and_body() {
-    let queue = queue_name("echo");
+    let queue = queue("echo").await;
     let service = echo(&queue, Duration::ZERO).await;
     let hub = hub().await;
     let client = client(&hub).await;
@@ -168,7 +186,7 @@ async fn a_call_is_answered_with_status_and_body() {
 
 #[tokio::test]
 async fn an_unroutable_call_is_returned_and_its_neighbours_are_answered() {
-    let queue = queue_name("neighbour");
+    let queue = queue("neighbour").await;
     let service = echo(&queue, Duration::ZERO).await;
     let hub = hub().await;
     let client = client(&hub).await;
@@ -193,7 +211,7 @@ async fn an_unroutable_call_is_returned_and_its_neighbours_are_answered() {
 
 #[tokio::test]
 async fn a_late_reply_is_dropped_and_counted() {
-    let queue = queue_name("slow");
+    let queue = queue("slow").await;
     let service = echo(&queue, Duration::from_millis(400)).await;
     let hub = hub().await;
     let client = client(&hub).await;
@@ -207,7 +225,7 @@ async fn a_late_reply_is_dropped_and_counted() {
 
 #[tokio::test]
 async fn a_cancelled_caller_leaves_nothing_pending() {
-    let queue = queue_name("cancelled");
+    let queue = queue("cancelled").await;
     let service = echo(&queue, Duration::from_millis(300)).await;
     let hub = hub().await;
     let client = client(&hub).await;
@@ -222,7 +240,7 @@ async fn a_cancelled_caller_leaves_nothing_pending() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_calls_at_once_each_get_their_own_answer() {
-    let queue = queue_name("many");
+    let queue = queue("many").await;
     let service = echo(&queue, Duration::from_millis(5)).await;
     let hub = hub().await;
     let client = client(&hub).await;
@@ -237,7 +255,7 @@ async fn five_hundred_calls_at_once_each_get_their_own_answer() {
 
 #[tokio::test]
 async fn over_the_limit_nothing_is_sent() {
-    let queue = queue_name("full");
+    let queue = queue("full").await;
     let service = echo(&queue, Duration::from_millis(300)).await;
     let hub = hub().await;
     let options = RpcOptions {
@@ -255,7 +273,7 @@ async fn over_the_limit_nothing_is_sent() {
 
 #[tokio::test]
 async fn a_cut_line_leaves_sent_calls_in_doubt_and_comes_back() {
-    let queue = queue_name("cut");
+    let queue = queue("cut").await;
     let service = echo(&queue, Duration::from_millis(500)).await;
     let line = Line::open().await;
     let hub = Hub::connect(&line.url, "cut test").unwrap();
@@ -297,14 +315,7 @@ async fn without_a_broker_a_call_fails_at_once_as_not_sent() {
 #[tokio::test]
 async fn many_publishes_are_confirmed_side_by_side_and_returns_are_told_apart() {
     let hub = hub().await;
-    let queue = queue_name("events");
-    let mut consumer = Consumer::new(&hub, consume(&queue));
-    let started = tokio::spawn(async move {
-        let first = consumer.next().await;
-        (consumer, first)
-    });
-    wait_for_queue(&queue).await;
-    let (_consumer, _) = started.await.unwrap();
+    let queue = queue("events").await;
     let publisher = Publisher::new(&hub, 1_000);
     eventually("the publisher is ready", || publisher.is_ready()).await;
     let nowhere = queue_name("nowhere");
@@ -334,7 +345,7 @@ async fn what_was_not_acknowledged_comes_again_after_a_cut() {
     let mut consumer = Consumer::new(&hub, consume(&queue));
     let publish = tokio::spawn({
         let queue = queue.clone();
-        async move { wait_for_queue(&queue).await }
+        async move { knock(&queue).await }
     });
     let first = consumer.next().await.unwrap();
     assert!(!first.redelivered);
@@ -347,25 +358,16 @@ async fn what_was_not_acknowledged_comes_again_after_a_cut() {
     line.task.abort();
     hub.close().await;
     assert!(consumer.next().await.is_none());
+    let channel = connection().await.create_channel().await.unwrap();
+    let deleted = channel.queue_delete(queue.as_str().into(), Default::default());
+    deleted.await.unwrap();
 }
 
 #[tokio::test]
 async fn an_existing_queue_with_other_arguments_is_used_as_it_is() {
     let hub = hub().await;
-    let queue = queue_name("other");
-    let connection = lapin::Connection::connect(&broker(), Default::default())
-        .await
-        .unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let options = lapin::options::QueueDeclareOptions {
-        auto_delete: true,
-        ..Default::default()
-    };
-    channel
-        .queue_declare(queue.as_str().into(), options, Default::default())
-        .await
-        .unwrap();
+    let queue = queue("other").await;
     let mut consumer = Consumer::new(&hub, consume(&queue));
-    wait_for_queue(&queue).await;
+    knock(&queue).await;
     consumer.next().await.unwrap().reject(false).await.unwrap();
 }

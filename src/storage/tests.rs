@@ -1,4 +1,4 @@
-//! The client against a small HTTP service that does what a test tells it.
+//! The client against a small HTTP service that does what a test tells it, and against a queue.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::contract::{AttemptId, Code, Epoch, Key, Query, Row, Select};
+use crate::hub::tests::{broker, queue, queue_name};
+use crate::hub::{ConsumeOptions, Consumer, Header, Hub, Message, Publisher};
 use crate::schema::Table;
 use crate::schema::fixture::pairs_table;
 
@@ -343,4 +345,77 @@ async fn pages_and_resolutions_are_read_or_unsupported() {
             .await
             .is_err()
     );
+}
+
+async fn over_amqp(routing_key: &str) -> Storage {
+    let amqp = AmqpOptions {
+        url: broker(),
+        exchange: String::new(),
+        routing_key: routing_key.to_owned(),
+    };
+    let storage = Storage::new(StorageOptions {
+        db: "campaign_db".to_owned(),
+        transport: Transport::Amqp(amqp),
+        capabilities: Capabilities::default(),
+        rpc_deadline: Duration::from_millis(1500),
+        inflight_max: 64,
+    })
+    .unwrap();
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    while !storage.is_reachable() {
+        assert!(tokio::time::Instant::now() < deadline, "no broker");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    storage
+}
+
+#[tokio::test]
+async fn over_amqp_a_queue_that_is_not_there_is_unavailable() {
+    let storage = over_amqp(&queue_name("nobody")).await;
+    let call = Call::new(select(), UnixMs::after(LIMIT), Epoch(7));
+    let error = storage.call("campaign_db", &call).await.unwrap_err();
+    assert_eq!(error.kind(), "unavailable", "{error}");
+    storage.close().await;
+}
+
+#[tokio::test]
+async fn over_amqp_a_service_that_knows_no_status_is_understood() {
+    let queue = queue("plain").await;
+    let storage = over_amqp(&queue).await;
+    let hub = Hub::connect(&broker(), "storage test").unwrap();
+    let publisher = Publisher::new(&hub, 10);
+    let mut consumer = Consumer::new(
+        &hub,
+        ConsumeOptions {
+            queue,
+            declare: false,
+            bindings: Vec::new(),
+            prefetch: 1,
+        },
+    );
+    let call = Call::new(select(), UnixMs::after(LIMIT), Epoch(7));
+    let serve = async {
+        let delivery = consumer.next().await.unwrap();
+        let asked = &delivery.message;
+        assert_eq!(asked.headers["deadline"], Header::Int(call.deadline.0));
+        assert_eq!(asked.headers["epoch"], Header::Int(7));
+        let attempt = Header::Text(call.attempt.to_string());
+        assert_eq!(asked.headers["attempt_id"], attempt);
+        assert!(asked.expiration_ms.unwrap() <= 5000);
+        let reply = Message {
+            correlation_id: asked.correlation_id.clone(),
+            ..Message::json(r#"[{"a":1}]"#)
+        };
+        let to = asked.reply_to.clone().unwrap();
+        let deadline = tokio::time::Instant::now() + LIMIT;
+        publisher
+            .publish("", &to, reply, deadline)
+            .unwrap()
+            .settled()
+            .await
+            .unwrap();
+        delivery.ack().await.unwrap();
+    };
+    let (reply, ()) = tokio::join!(storage.call("campaign_db", &call), serve);
+    assert_eq!(reply.unwrap().as_json(), r#"[{"a":1}]"#);
 }
