@@ -17,6 +17,8 @@ mod publish;
 mod rpc;
 mod table;
 mod task;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use consume::{Binding, ConsumeOptions, Consumer, Delivery, Lost};
 pub use link::{Hub, HubError, HubState};

@@ -79,7 +79,8 @@ pub enum OptionsError {
 #[derive(Debug)]
 enum Line {
     Amqp(Amqp),
-    Http(Http),
+    /// Boxed: the client is several times the size of the other.
+    Http(Box<Http>),
 }
 
 impl Storage {
@@ -92,7 +93,8 @@ impl Storage {
         let line = match options.transport {
             Transport::Amqp(amqp) => Line::Amqp(Amqp::new(amqp, inflight_max)?),
             Transport::Http(http) => {
-                Line::Http(Http::new(&http, options.rpc_deadline).map_err(OptionsError::Http)?)
+                let http = Http::new(&http, options.rpc_deadline).map_err(OptionsError::Http)?;
+                Line::Http(Box::new(http))
             }
         };
         Ok(Self {

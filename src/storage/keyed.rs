@@ -234,10 +234,7 @@ pub(super) fn pinned(table: &Table, key: &[Value]) -> Where {
 
 /// The condition that holds for any of these keys of one column.
 fn any_of(table: &Table, keys: &[Vec<Value>]) -> Where {
-    let name = table
-        .key_columns()
-        .map(|column| column.name.clone())
-        .collect();
+    let name = table.columns[table.key[0]].name.clone();
     let condition = Condition {
         operator: Operator::In,
         value: keys.iter().flatten().cloned().collect(),
