@@ -22,3 +22,5 @@ pub mod repository;
 pub mod server;
 
 pub mod front;
+
+pub mod cli;
