@@ -36,5 +36,6 @@ pub mod shadow;
 pub mod front;
 
 // Wiring.
+pub mod cli;
 pub mod config;
 pub mod reference;

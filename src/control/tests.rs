@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
-use crate::stage::{Backend, Stage};
 use crate::contract::Epoch;
 use crate::sql::{Db, Dialect, PoolOptions};
+use crate::stage::{Backend, Stage};
 
 mod drains;
 mod leases;

@@ -99,9 +99,7 @@ fn select() -> Query {
 
 async fn ask(address: SocketAddr, limit: Duration) -> Result<crate::contract::Reply, StorageError> {
     let call = Call::new(select(), UnixMs::after(limit), Epoch(7));
-    client(address, Capabilities::all())
-        .call(&call)
-        .await
+    client(address, Capabilities::all()).call(&call).await
 }
 
 fn key(a: i64, b: &str) -> Key {
@@ -134,10 +132,7 @@ async fn a_call_carries_its_members_as_headers() {
     call.traceparent = Some("00-ab-cd-01".to_owned());
     call.fences = vec![(key(1, "x"), 3)];
     let storage = client(address, Capabilities::all());
-    assert_eq!(
-        storage.call(&call).await.unwrap().as_json(),
-        "[]"
-    );
+    assert_eq!(storage.call(&call).await.unwrap().as_json(), "[]");
     let asked = asked.lock().unwrap();
     let header = |name: &str| asked[0].0[name].to_str().unwrap().to_owned();
     assert_eq!(header("deadline"), call.deadline.0.to_string());

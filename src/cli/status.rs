@@ -1,0 +1,180 @@
+//! `status`: where the migration stands.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::print::{Mood, items, paint, say, say_json, shown};
+use super::{AdminArgs, AdminClient, Failure};
+
+/// How often `--watch` looks.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Clears a terminal and goes to its corner.
+const CLEAR: &str = "\u{1b}[2J\u{1b}[H";
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Look again every second, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+    /// For scripts; with --watch, one object per line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+pub(super) async fn run(args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let client = AdminClient::new(&args.admin)?;
+    loop {
+        let status = client.get("/admin/status").await;
+        match (status, args.json, args.watch) {
+            // Who watches a rollout wants to see the proxy come back.
+            (Err(error), _, true) => say(&format!("{CLEAR}{error}"))?,
+            (Err(error), _, false) => return Err(error.into()),
+            (Ok(status), true, true) => say(&status.to_string())?,
+            (Ok(status), true, false) => say_json(&status)?,
+            (Ok(status), false, true) => say(&format!("{CLEAR}{}", page(&status)))?,
+            (Ok(status), false, false) => say(&page(&status))?,
+        }
+        if !args.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+/// One screen.
+fn page(status: &Value) -> String {
+    let at = |pointer: &str| shown(status.pointer(pointer));
+    let is = |pointer: &str| status.pointer(pointer).and_then(Value::as_bool) == Some(true);
+    let mut page = Page::default();
+    page.line("stage", &paint(&at("/stage"), Mood::Strong));
+    page.line(
+        "authority",
+        &format!(
+            "{} (epoch {}, since {})",
+            at("/authority"),
+            at("/epoch"),
+            at("/since")
+        ),
+    );
+    page.line("by", &format!("{}: {}", at("/actor"), at("/reason")));
+    if is("/latched") {
+        page.line(
+            "latched",
+            &paint("yes: nothing advances until `cutover rearm`", Mood::Bad),
+        );
+    }
+    let safe = if is("/rollback/safe") {
+        paint(&format!("safe, to {}", at("/rollback/to")), Mood::Good)
+    } else {
+        paint("not safe", Mood::Bad)
+    };
+    page.line("rollback", &safe);
+    page.list(status.pointer("/rollback/blockers"));
+    let ready = if is("/readiness/ready") {
+        paint("ready", Mood::Good)
+    } else {
+        "not ready".to_owned()
+    };
+    page.line(
+        "next stage",
+        &format!("{} ({ready})", at("/readiness/next")),
+    );
+    page.list(status.pointer("/readiness/blockers"));
+    page.line(
+        "owed",
+        &format!(
+            "{} (oldest {} s, in doubt {}, quarantined {})",
+            at("/journal/owed"),
+            at("/journal/oldest_seconds"),
+            at("/journal/in_doubt"),
+            at("/journal/quarantined")
+        ),
+    );
+    for backend in ["legacy", "storage"] {
+        let up = if is(&format!("/backends/{backend}/up")) {
+            paint("up", Mood::Good)
+        } else {
+            paint("down", Mood::Bad)
+        };
+        let of = |member: &str| at(&format!("/backends/{backend}/{member}"));
+        page.line(
+            backend,
+            &format!(
+                "{up}, p50 {} ms, p95 {} ms, p99 {} ms, errors {}",
+                of("p50_ms"),
+                of("p95_ms"),
+                of("p99_ms"),
+                of("error_rate")
+            ),
+        );
+    }
+    page.line(
+        "compared",
+        &format!(
+            "{} match, {} transient, {} confirmed",
+            at("/comparisons/match"),
+            at("/comparisons/transient"),
+            at("/comparisons/confirmed")
+        ),
+    );
+    for promise in status
+        .get("weakened")
+        .map_or(&[][..], |list| items(list, "weakened"))
+    {
+        page.line("weakened", &shown(Some(promise)));
+    }
+    page.text
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn line(&mut self, name: &str, value: &str) {
+        if !self.text.is_empty() {
+            self.text.push('\n');
+        }
+        // Writing to a string cannot fail.
+        write!(self.text, "{name:<11} {value}").unwrap_or_default();
+    }
+
+    /// Blockers: objects with code and message, or plain text.
+    fn list(&mut self, blockers: Option<&Value>) {
+        for blocker in blockers.map_or(&[][..], |list| items(list, "blockers")) {
+            let text = match blocker.get("code") {
+                Some(code) => format!("- {}: {}", shown(Some(code)), shown(blocker.get("message"))),
+                None => format!("- {}", shown(Some(blocker))),
+            };
+            self.line("", &text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_page_says_what_blocks_the_next_stage() {
+        let page = page(&json!({
+            "stage": "shadow", "authority": "legacy", "epoch": 4, "latched": true,
+            "rollback": {"safe": true, "to": "dual_write"},
+            "readiness": {"next": "live", "ready": false, "blockers": [{"code": "owed", "message": "3 entries are owed"}]},
+            "journal": {"owed": 3},
+            "backends": {"legacy": {"up": true}, "storage": {"up": false}},
+        }));
+        assert!(page.contains("owed: 3 entries are owed"), "{page}");
+        assert!(page.contains("live (not ready)"), "{page}");
+        assert!(page.contains("rearm"), "{page}");
+    }
+}
