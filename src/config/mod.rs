@@ -12,6 +12,7 @@ mod digest;
 mod duration;
 mod problem;
 mod raw;
+mod secrets;
 mod sections;
 mod source;
 mod token;

@@ -1,20 +1,18 @@
-//! Every metric, by what it counts. Callers say what happened in the domain's words; only here are names and
-//! label orders known.
+//! Every metric, by what it counts. Callers say what happened in the domain's words; names and help are in
+//! `series`.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Registry, Result, TextEncoder,
-};
+use prometheus::{Encoder as _, Registry, Result, TextEncoder};
 
 use super::labels::{
     ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, ErrorKind, Op, Payment, Peer,
     ReplicaState, Shed,
 };
-use super::register::{DELTA_SECONDS, LAG_SECONDS, LATENCY_SECONDS, Register};
+use super::register::Register;
+use super::series::{BackendSeries, ControlSeries, DoorSeries, JournalSeries};
 use crate::contract::{Code, Epoch};
 use crate::stage::{Backend, Stage};
 
@@ -26,36 +24,10 @@ const NO_TABLE: &str = "";
 pub struct Metrics {
     registry: Registry,
     tables: HashSet<String>,
-    requests: IntCounterVec,
-    request_duration: HistogramVec,
-    backend_duration: HistogramVec,
-    backend_errors: IntCounterVec,
-    latency_delta: HistogramVec,
-    comparisons: IntCounterVec,
-    divergences: IntCounterVec,
-    divergences_open: IntGauge,
-    bypass_writes: IntCounterVec,
-    journal_owed: IntGaugeVec,
-    journal_oldest: Gauge,
-    journal_in_doubt: IntGauge,
-    journal_quarantined: IntGauge,
-    journal_full_in: Gauge,
-    payments: IntCounterVec,
-    payment_lag: Histogram,
-    stage: IntGaugeVec,
-    authority: IntGaugeVec,
-    epoch: IntGauge,
-    latched: IntGauge,
-    rollback_safe: IntGauge,
-    flag_file_disagrees: IntGauge,
-    transitions: IntCounterVec,
-    flip_pause: Histogram,
-    lease_expired_reads: IntCounter,
-    clock_skew: GaugeVec,
-    replicas: IntGaugeVec,
-    shed: IntCounterVec,
-    inflight: IntGaugeVec,
-    amqp_answers: IntCounterVec,
+    doors: DoorSeries,
+    backends: BackendSeries,
+    owing: JournalSeries,
+    state: ControlSeries,
 }
 
 /// What the journal holds, for its gauges.
@@ -93,139 +65,10 @@ impl Metrics {
         .set(1);
         let metrics = Self {
             tables: tables.into_iter().collect(),
-            requests: r.counters(
-                "cutover_requests_total",
-                "Requests answered, by door, operation, table and code (ok or the error's).",
-                &["door", "op", "table", "code"],
-            )?,
-            request_duration: r.histograms(
-                "cutover_request_duration_seconds",
-                "From a request's arrival to its answer.",
-                &LATENCY_SECONDS,
-                &["door", "op", "stage"],
-            )?,
-            backend_duration: r.histograms(
-                "cutover_backend_duration_seconds",
-                "One call to a backend.",
-                &LATENCY_SECONDS,
-                &["backend", "op"],
-            )?,
-            backend_errors: r.counters(
-                "cutover_backend_errors_total",
-                "Calls to a backend that failed, by what the failure means.",
-                &["backend", "op", "kind"],
-            )?,
-            latency_delta: r.histograms(
-                "cutover_latency_delta_seconds",
-                "Storage minus legacy, on calls that went to both.",
-                &DELTA_SECONDS,
-                &["op"],
-            )?,
-            comparisons: r.counters(
-                "cutover_comparisons_total",
-                "Comparisons of the two sides, by result.",
-                &["table", "op", "result"],
-            )?,
-            divergences: r.counters(
-                "cutover_divergences_total",
-                "Confirmed divergences, by kind.",
-                &["table", "kind"],
-            )?,
-            divergences_open: r.gauge(
-                "cutover_divergences_open",
-                "Confirmed divergences that nobody explained or repaired.",
-            )?,
-            bypass_writes: r.counters(
-                "cutover_bypass_writes_total",
-                "Rows written to legacy past the proxy.",
-                &["table"],
-            )?,
-            journal_owed: r.gauges(
-                "cutover_journal_owed",
-                "Open journal entries, by the side that is owed.",
-                &["direction"],
-            )?,
-            journal_oldest: r.float(
-                "cutover_journal_oldest_seconds",
-                "Age of the oldest open journal entry.",
-            )?,
-            journal_in_doubt: r.gauge(
-                "cutover_journal_in_doubt",
-                "Entries whose last attempt may have happened.",
-            )?,
-            journal_quarantined: r
-                .gauge("cutover_journal_quarantined", "Entries that need a person.")?,
-            journal_full_in: r.float(
-                "cutover_journal_full_in_seconds",
-                "Until the journal is full at the present rate; +Inf when it does not grow.",
-            )?,
-            payments: r.counters(
-                "cutover_payments_total",
-                "Attempts to pay an entry, by result.",
-                &["direction", "result"],
-            )?,
-            payment_lag: r.histogram(
-                "cutover_payment_lag_seconds",
-                "From a write's commit to its payment.",
-                &LAG_SECONDS,
-            )?,
-            stage: r.gauges("cutover_stage", "1 for the present stage.", &["stage"])?,
-            authority: r.gauges(
-                "cutover_authority",
-                "1 for the backend whose commit is the truth.",
-                &["backend"],
-            )?,
-            epoch: r.gauge(
-                "cutover_epoch",
-                "Grows by one with every change of the control state.",
-            )?,
-            latched: r.gauge(
-                "cutover_latched",
-                "1 after a rollback, until an operator re-arms.",
-            )?,
-            rollback_safe: r.gauge(
-                "cutover_rollback_safe",
-                "1 while giving the authority back would lose no write.",
-            )?,
-            flag_file_disagrees: r.gauge(
-                "cutover_flag_file_disagrees",
-                "1 while the flag file asks for another stage than the present one.",
-            )?,
-            transitions: r.counters(
-                "cutover_transitions_total",
-                "Changes of stage that this replica made.",
-                &["from", "to", "actor_kind"],
-            )?,
-            flip_pause: r.histogram(
-                "cutover_flip_pause_seconds",
-                "How long writers were held by a transition.",
-                &LATENCY_SECONDS,
-            )?,
-            lease_expired_reads: r.counter(
-                "cutover_lease_expired_reads_total",
-                "Reads answered without a lease on the epoch.",
-            )?,
-            clock_skew: r.floats(
-                "cutover_clock_skew_seconds",
-                "A peer's clock minus this replica's.",
-                &["peer"],
-            )?,
-            replicas: r.gauges(
-                "cutover_replicas",
-                "Replicas, by what is known of them.",
-                &["state"],
-            )?,
-            shed: r.counters(
-                "cutover_shed_total",
-                "Refused or left out for want of room.",
-                &["what"],
-            )?,
-            inflight: r.gauges("cutover_inflight", "Requests in work.", &["door"])?,
-            amqp_answers: r.counters(
-                "cutover_amqp_answers_total",
-                "What became of requests at the AMQP door.",
-                &["result"],
-            )?,
+            doors: DoorSeries::register(&r)?,
+            backends: BackendSeries::register(&r)?,
+            owing: JournalSeries::register(&r)?,
+            state: ControlSeries::register(&r)?,
             registry,
         };
         metrics.begin();
@@ -235,22 +78,25 @@ impl Metrics {
     /// Makes the series of small closed sets, so that a rate over them is never absent.
     fn begin(&self) {
         for what in Shed::ALL {
-            self.shed.with_label_values(&[what.as_str()]);
+            self.doors.shed.with_label_values(&[what.as_str()]);
         }
         for result in AmqpAnswer::ALL {
-            self.amqp_answers.with_label_values(&[result.as_str()]);
+            self.doors
+                .amqp_answers
+                .with_label_values(&[result.as_str()]);
         }
         for door in Door::ALL {
-            self.inflight.with_label_values(&[door.as_str()]);
+            self.doors.inflight.with_label_values(&[door.as_str()]);
         }
         for table in &self.tables {
-            self.bypass_writes.with_label_values(&[table]);
+            self.backends.bypass_writes.with_label_values(&[table]);
             for kind in DivergenceKind::ALL {
-                self.divergences
+                self.backends
+                    .divergences
                     .with_label_values(&[table.as_str(), kind.as_str()]);
             }
         }
-        self.journal_full_in.set(f64::INFINITY);
+        self.owing.journal_full_in.set(f64::INFINITY);
     }
 
     /// The text exposition, as `/metrics` answers it.
@@ -272,166 +118,189 @@ impl Metrics {
     /// A request was answered. `table` is as the caller spelled it; an unknown one is not kept.
     pub fn request(&self, door: Door, op: Op, table: Option<&str>, code: Option<Code>) {
         let code = code.map_or("ok", Code::as_str);
-        self.requests
+        self.doors
+            .requests
             .with_label_values(&[door.as_str(), op.as_str(), self.table(table), code])
             .inc();
     }
 
     /// How long it took, and under which stage.
     pub fn request_took(&self, door: Door, op: Op, stage: Stage, took: Duration) {
-        self.request_duration
+        self.doors
+            .request_duration
             .with_label_values(&[door.as_str(), op.as_str(), stage.as_str()])
             .observe(took.as_secs_f64());
     }
 
     /// A call to a backend ended, well or not.
     pub fn backend_took(&self, backend: Backend, op: Op, took: Duration) {
-        self.backend_duration
+        self.backends
+            .backend_duration
             .with_label_values(&[backend.as_str(), op.as_str()])
             .observe(took.as_secs_f64());
     }
 
     /// A call to a backend failed.
     pub fn backend_failed(&self, backend: Backend, op: Op, kind: ErrorKind) {
-        self.backend_errors
+        self.backends
+            .backend_errors
             .with_label_values(&[backend.as_str(), op.as_str(), kind.as_str()])
             .inc();
     }
 
     /// A call went to both backends and both answered.
     pub fn paired(&self, op: Op, legacy: Duration, storage: Duration) {
-        self.latency_delta
+        self.backends
+            .latency_delta
             .with_label_values(&[op.as_str()])
             .observe(storage.as_secs_f64() - legacy.as_secs_f64());
     }
 
     /// A comparison ended.
     pub fn compared(&self, table: &str, op: Op, result: Comparison) {
-        self.comparisons
+        self.backends
+            .comparisons
             .with_label_values(&[self.table(Some(table)), op.as_str(), result.as_str()])
             .inc();
     }
 
     /// A divergence was confirmed.
     pub fn diverged(&self, table: &str, kind: DivergenceKind) {
-        self.divergences
+        self.backends
+            .divergences
             .with_label_values(&[self.table(Some(table)), kind.as_str()])
             .inc();
     }
 
     /// How many divergences are open.
     pub fn divergences_open(&self, open: u64) {
-        self.divergences_open.set(whole(open));
+        self.backends.divergences_open.set(whole(open));
     }
 
     /// Rows were written past the proxy.
     pub fn bypassed(&self, table: &str, rows: u64) {
-        self.bypass_writes
+        self.backends
+            .bypass_writes
             .with_label_values(&[self.table(Some(table))])
             .inc_by(rows);
     }
 
     /// What the journal holds.
     pub fn journal(&self, gauges: &JournalGauges) {
-        let owed = |to: Backend| self.journal_owed.with_label_values(&[to.as_str()]);
+        let owed = |to: Backend| self.owing.journal_owed.with_label_values(&[to.as_str()]);
         owed(Backend::Storage).set(whole(gauges.owed_to_storage));
         owed(Backend::Legacy).set(whole(gauges.owed_to_legacy));
-        self.journal_oldest.set(gauges.oldest.as_secs_f64());
-        self.journal_in_doubt.set(whole(gauges.in_doubt));
-        self.journal_quarantined.set(whole(gauges.quarantined));
+        self.owing.journal_oldest.set(gauges.oldest.as_secs_f64());
+        self.owing.journal_in_doubt.set(whole(gauges.in_doubt));
+        self.owing
+            .journal_quarantined
+            .set(whole(gauges.quarantined));
         let full_in = gauges
             .full_in
             .map_or(f64::INFINITY, |time| time.as_secs_f64());
-        self.journal_full_in.set(full_in);
+        self.owing.journal_full_in.set(full_in);
     }
 
     /// An attempt to pay ended.
     pub fn paid(&self, to: Backend, result: Payment) {
-        self.payments
+        self.owing
+            .payments
             .with_label_values(&[to.as_str(), result.as_str()])
             .inc();
     }
 
     /// An entry was paid so long after its write.
     pub fn payment_lag(&self, lag: Duration) {
-        self.payment_lag.observe(lag.as_secs_f64());
+        self.owing.payment_lag.observe(lag.as_secs_f64());
     }
 
     /// The control state, as this replica knows it.
     pub fn control(&self, stage: Stage, epoch: Epoch, latched: bool) {
         for one in Stage::ALL {
-            self.stage
+            self.state
+                .stage
                 .with_label_values(&[one.as_str()])
                 .set(i64::from(one == stage));
         }
         for backend in [Backend::Legacy, Backend::Storage] {
-            self.authority
+            self.state
+                .authority
                 .with_label_values(&[backend.as_str()])
                 .set(i64::from(backend == stage.authority()));
         }
-        self.epoch.set(epoch.0);
-        self.latched.set(i64::from(latched));
+        self.state.epoch.set(epoch.0);
+        self.state.latched.set(i64::from(latched));
     }
 
     /// Whether giving the authority back would lose no write.
     pub fn rollback_safe(&self, safe: bool) {
-        self.rollback_safe.set(i64::from(safe));
+        self.state.rollback_safe.set(i64::from(safe));
     }
 
     /// Whether the flag file asks for another stage.
     pub fn flag_file_disagrees(&self, disagrees: bool) {
-        self.flag_file_disagrees.set(i64::from(disagrees));
+        self.state.flag_file_disagrees.set(i64::from(disagrees));
     }
 
     /// This replica moved the stage.
     pub fn moved(&self, from: Stage, to: Stage, actor: ActorKind) {
-        self.transitions
+        self.state
+            .transitions
             .with_label_values(&[from.as_str(), to.as_str(), actor.as_str()])
             .inc();
     }
 
     /// A transition held writers for so long.
     pub fn flip_paused(&self, pause: Duration) {
-        self.flip_pause.observe(pause.as_secs_f64());
+        self.state.flip_pause.observe(pause.as_secs_f64());
     }
 
     /// A read was answered without a lease.
     pub fn lease_expired_read(&self) {
-        self.lease_expired_reads.inc();
+        self.doors.lease_expired_reads.inc();
     }
 
     /// A peer's clock minus ours, in seconds.
     pub fn clock_skew(&self, peer: Peer, seconds: f64) {
-        self.clock_skew
+        self.state
+            .clock_skew
             .with_label_values(&[peer.as_str()])
             .set(seconds);
     }
 
     /// How many replicas are in a state.
     pub fn replicas(&self, state: ReplicaState, count: u64) {
-        self.replicas
+        self.state
+            .replicas
             .with_label_values(&[state.as_str()])
             .set(whole(count));
     }
 
     /// Something was refused or left out for want of room.
     pub fn shed(&self, what: Shed) {
-        self.shed.with_label_values(&[what.as_str()]).inc();
+        self.doors.shed.with_label_values(&[what.as_str()]).inc();
     }
 
     /// A request is in work at a door.
     pub fn entered(&self, door: Door) {
-        self.inflight.with_label_values(&[door.as_str()]).inc();
+        self.doors
+            .inflight
+            .with_label_values(&[door.as_str()])
+            .inc();
     }
 
     /// It no longer is.
     pub fn left(&self, door: Door) {
-        self.inflight.with_label_values(&[door.as_str()]).dec();
+        self.doors
+            .inflight
+            .with_label_values(&[door.as_str()])
+            .dec();
     }
 
     /// An AMQP request was settled.
     pub fn amqp_answered(&self, result: AmqpAnswer) {
-        self.amqp_answers
+        self.doors
+            .amqp_answers
             .with_label_values(&[result.as_str()])
             .inc();
     }

@@ -7,6 +7,7 @@ mod labels;
 mod log;
 mod metrics;
 mod register;
+mod series;
 mod trace;
 
 pub use labels::{

@@ -17,14 +17,15 @@ use super::naming::{self, Naming};
 use crate::config;
 use crate::contract::{Code, Error};
 use crate::hub::{
-    ConsumeOptions, Consumer, Delivery, Header, Hub, HubError, Message, Published, Publisher,
+    ConsumeOptions, Consumer, Delivery, Header, Hub, HubError, Message, PublishError, Published,
+    Publisher,
 };
 use crate::telemetry::{AmqpAnswer, Door, Op};
 
-/// How long the broker may take to confirm an answer.
+/// How long the broker may take to take and confirm an answer, a reconnect included.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request rests before it is given back because its answer could not be sent.
-const PAUSE_BEFORE_REQUEUE: Duration = Duration::from_secs(1);
+/// How often an answer that cannot be sent yet is tried.
+const READY_POLL: Duration = Duration::from_millis(10);
 /// Addresses of direct reply-to. The broker hands such an answer straight to the client's channel and yet returns a
 /// `mandatory` one as "not routed", because no queue has it
 /// (<https://www.rabbitmq.com/docs/direct-reply-to#limitations>): for these a return says nothing.
@@ -132,16 +133,7 @@ impl Desk {
         }
         let reply_to = reply_to.to_owned();
         let answer = self.answer(&delivery, &reply_to, received).await;
-        let published = match self.publisher.publish(
-            "",
-            &reply_to,
-            answer,
-            tokio::time::Instant::now() + CONFIRM_TIMEOUT,
-        ) {
-            Ok(receipt) => receipt.settled().await,
-            Err(error) => Err(error),
-        };
-        match published {
+        match self.publish(&reply_to, answer).await {
             Ok(Published::Confirmed) => self.settled(AmqpAnswer::Answered, delivery.ack().await),
             Ok(Published::Returned(_)) if reply_to.starts_with(DIRECT_REPLY_TO) => {
                 self.settled(AmqpAnswer::Answered, delivery.ack().await);
@@ -152,10 +144,20 @@ impl Desk {
             }
             Err(error) => {
                 tracing::warn!(%error, "an answer could not be sent; its request goes back to the queue");
-                tokio::time::sleep(PAUSE_BEFORE_REQUEUE).await;
                 self.settled(AmqpAnswer::Failed, delivery.reject(true).await);
             }
         }
+    }
+
+    /// Publishes an answer once there is a connection to do it over: requests may come before, as they come over
+    /// another.
+    async fn publish(&self, reply_to: &str, answer: Message) -> Result<Published, PublishError> {
+        let deadline = tokio::time::Instant::now() + CONFIRM_TIMEOUT;
+        while !self.publisher.is_ready() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(READY_POLL).await;
+        }
+        let receipt = self.publisher.publish("", reply_to, answer, deadline)?;
+        receipt.settled().await
     }
 
     async fn answer(&self, delivery: &Delivery, reply_to: &str, received: Instant) -> Message {
