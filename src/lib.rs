@@ -36,6 +36,8 @@ pub mod shadow;
 pub mod front;
 
 // Wiring.
+
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod reference;

@@ -30,6 +30,9 @@ pub struct StorageArgs {
     /// Where to serve HTTP.
     #[arg(long, default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
+    /// Where faults are asked for (`/faults`); nowhere without it.
+    #[arg(long, value_name = "ADDRESS")]
+    pub faults: Option<SocketAddr>,
     /// The database that requests name.
     #[arg(long, default_value = "campaign_db")]
     pub db: String,

@@ -126,6 +126,23 @@ pub async fn install(db: &Db) -> Result<(), Fault> {
     .await
 }
 
+/// The statements of `install`, for `cutover schema --control`.
+#[must_use]
+pub fn install_sql(dialect: Dialect) -> String {
+    let mut sql = String::new();
+    for step in MIGRATIONS {
+        let own = match dialect {
+            Dialect::Postgres => step.postgres,
+            Dialect::Sqlite => step.sqlite,
+        };
+        for statement in step.portable.iter().chain(own) {
+            sql.push_str(&dialect.control(statement));
+            sql.push_str(";\n");
+        }
+    }
+    sql
+}
+
 /// Brings one component's tables (`control`, `journal`, …) up to its newest step, each step once.
 ///
 /// # Errors

@@ -38,7 +38,7 @@ pub use audit::{
     ActionRecord, ChainReport, TransitionRecord, actions, history, record_action, verify_chain,
 };
 pub use control::Control;
-pub use ddl::{GATE_LOCK, MIGRATIONS, Migration, VERSION, install, migrate};
+pub use ddl::{GATE_LOCK, MIGRATIONS, Migration, VERSION, install, install_sql, migrate};
 pub use debt::LegacyDebt;
 pub use error::TransitionError;
 pub use flagfile::{FlagDigest, FlagFile, FlagRequest};

@@ -2,7 +2,9 @@
 
 use crate::sql::{Db, Dialect, Fault};
 
+/// One transaction that begins with a lock: two replicas may start at once.
 const POSTGRES: &str = r#"
+SELECT pg_advisory_xact_lock(7163668001);
 CREATE TABLE IF NOT EXISTS cutover.divergences (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tbl text NOT NULL,

@@ -2,9 +2,12 @@
 
 use crate::sql::{Db, Dialect, Fault};
 
+/// Each batch is one transaction that begins with a lock: two replicas may start at once.
+///
 /// Functions that let control SQL be written once; SQLite has the same under other names
 /// (`Dialect::control`).
 const POSTGRES_BASE: &str = r#"
+SELECT pg_advisory_xact_lock(7163668001);
 CREATE SCHEMA IF NOT EXISTS cutover;
 CREATE OR REPLACE FUNCTION cutover.now_us() RETURNS bigint LANGUAGE sql VOLATILE AS
   'SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint';
@@ -15,6 +18,7 @@ CREATE OR REPLACE FUNCTION cutover.each(items text) RETURNS TABLE (value text) L
 /// `fillfactor` keeps claims on the page (heap-only updates); vacuum comes early because entries are
 /// short-lived.
 const POSTGRES: &str = r#"
+SELECT pg_advisory_xact_lock(7163668001);
 CREATE TABLE IF NOT EXISTS cutover.journal (
   seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   generation bigint NOT NULL,

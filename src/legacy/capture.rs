@@ -132,7 +132,8 @@ fn function_name(table: &Table) -> String {
 /// The gate for writers that fire no trigger (what is applied to legacy as the secondary).
 fn gate_function() -> String {
     format!(
-        "CREATE OR REPLACE FUNCTION cutover.gate_v1(writer_epoch bigint) RETURNS void \
+        "SELECT pg_advisory_xact_lock(7163668001);
+CREATE OR REPLACE FUNCTION cutover.gate_v1(writer_epoch bigint) RETURNS void \
          LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gate$
 BEGIN
   PERFORM pg_advisory_xact_lock_shared({GATE_LOCK});
@@ -155,8 +156,10 @@ fn postgres(table: &Table) -> String {
              FROM ({keys}) AS k (key);"
         )
     };
+    // One transaction that begins with a lock: two replicas may start at once.
     let mut sql = format!(
-        "CREATE OR REPLACE FUNCTION cutover.{function}() RETURNS trigger \
+        "SELECT pg_advisory_xact_lock(7163668001);
+CREATE OR REPLACE FUNCTION cutover.{function}() RETURNS trigger \
          LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $capture$
 DECLARE
   st record;

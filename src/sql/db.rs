@@ -170,6 +170,14 @@ impl Db {
         }
     }
 
+    /// Closes every connection, after what they are doing.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite(pool) => pool.close().await,
+        }
+    }
+
     /// Which dialect it speaks.
     #[must_use]
     pub fn dialect(&self) -> Dialect {

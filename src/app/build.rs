@@ -1,0 +1,287 @@
+//! Building the parts from the configuration, in the order in which they need each other.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::AppError;
+use crate::applier::{Applier, ApplierOptions};
+use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
+use crate::control::{self, Control, ControlOptions, FlagFile};
+use crate::front::Doorway;
+use crate::legacy::Legacy;
+use crate::observe::Observer;
+use crate::repository::{Parts, Repository, RepositoryOptions};
+use crate::schema::BindLimits;
+use crate::server::{ServerOptions, Tls};
+use crate::shadow::{CompareOptions, Comparer};
+use crate::sql::{Db, PoolOptions, TableSpec};
+use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
+use crate::telemetry::Metrics;
+use crate::{divergence, journal};
+
+/// Calls to storage under way at once, and connections kept to it over HTTP.
+const STORAGE_IN_FLIGHT_MAX: usize = 2048;
+const STORAGE_CONNECTIONS_MAX: usize = 128;
+/// How often a suspect is read again before it counts as transient.
+const RECHECKS_MAX: u32 = 20;
+
+/// Everything that runs, put together.
+pub struct Engine {
+    /// What the repository stands between.
+    pub parts: Parts,
+    /// What requests go to.
+    pub repository: Arc<Repository>,
+    /// What pays the journal.
+    pub applier: Arc<Applier>,
+    /// What a reload changes.
+    pub hot: Arc<ArcSwap<Hot>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) flag: watch::Sender<FlagFile>,
+    pub(super) http_tls: Option<Arc<Tls>>,
+    pub(super) admin_tls: Option<Arc<Tls>>,
+    options: RepositoryOptions,
+}
+
+impl Engine {
+    /// Opens the databases, installs what is missing, and puts the parts together. Nothing runs yet.
+    ///
+    /// # Errors
+    /// See [`AppError`].
+    pub async fn build(config: &Config) -> Result<Self, AppError> {
+        let db = Db::open(config.legacy.url.expose(), &pool_options(config))?;
+        install(&db).await?;
+        let control = Arc::new(Control::open(db.clone(), control_options(config)).await?);
+        let legacy = Arc::new(Legacy::open(db, table_specs(config)).await?);
+        let storage = Arc::new(Storage::new(storage_options(config))?);
+        let tables: Vec<String> = config
+            .tables
+            .iter()
+            .map(|table| table.name.clone())
+            .collect();
+        let metrics =
+            Arc::new(Metrics::new(tables).map_err(|error| AppError::Metrics(error.to_string()))?);
+        let observer = Arc::new(Observer::new(Arc::clone(&metrics)));
+        let comparer = Comparer::new(
+            Arc::clone(&control),
+            Arc::clone(&legacy),
+            Arc::clone(&storage),
+            Arc::clone(&observer),
+            compare_options(config, &config.hot),
+            config.hot.compare.background_max,
+        );
+        let parts = Parts {
+            control,
+            legacy,
+            storage,
+            observer,
+            comparer,
+            owed: Arc::new(Notify::new()),
+        };
+        let options = repository_options(config, &config.hot);
+        Ok(Self {
+            repository: Repository::new(parts.clone(), options.clone()),
+            applier: Applier::new(parts.clone(), applier_options(config)),
+            hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
+            metrics,
+            flag: watch::Sender::new(FlagFile::Absent),
+            http_tls: tls(config.http.tls.as_ref())?,
+            admin_tls: tls(config.admin.tls.as_ref())?,
+            parts,
+            options,
+        })
+    }
+
+    /// What the doors lead to.
+    #[must_use]
+    pub fn doorway(&self) -> Doorway {
+        let repository = Arc::clone(&self.repository);
+        Doorway {
+            execute: Arc::new(move |call| {
+                let repository = Arc::clone(&repository);
+                Box::pin(async move { repository.execute(call).await })
+            }),
+            metrics: Arc::clone(&self.metrics),
+            hot: Arc::clone(&self.hot),
+        }
+    }
+
+    /// Follows the flag file.
+    pub(super) fn watch_flag(
+        &self,
+        file: PathBuf,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (control, report) = (Arc::clone(&self.parts.control), self.flag.clone());
+        async move { control.watch_flag_file(file, report, shutdown).await }
+    }
+
+    /// How a listener treats its clients.
+    pub(super) fn server_options(&self, config: &Config, tls: Option<Arc<Tls>>) -> ServerOptions {
+        let limits = &config.hot.limits;
+        ServerOptions {
+            header_timeout: limits.header_timeout,
+            body_timeout: limits.body_timeout,
+            idle_timeout: limits.idle_timeout,
+            body_bytes_max: limits.body_bytes_max as u64,
+            grace: limits.shutdown_grace,
+            tls,
+            ..ServerOptions::default()
+        }
+    }
+
+    /// Takes over what a reload may change.
+    pub(super) fn adopt(&self, config: &Config, hot: &Hot) {
+        self.repository.set_options(RepositoryOptions {
+            refuse_without_lease: self.options.refuse_without_lease,
+            ..repository_options(config, hot)
+        });
+        self.parts
+            .comparer
+            .set_options(compare_options(config, hot));
+        self.hot.store(Arc::new(hot.clone()));
+    }
+
+    /// Waits, within the grace, for what was begun: writes whose callers are gone, comparisons.
+    pub(super) async fn drain(&self, config: &Config) {
+        let work = async {
+            self.repository.drain().await;
+            self.parts.comparer.drain().await;
+        };
+        let grace = config.hot.limits.shutdown_grace;
+        if tokio::time::timeout(grace, work).await.is_err() {
+            tracing::warn!(
+                ?grace,
+                "work was left behind after the grace; the journal has it"
+            );
+        }
+    }
+}
+
+/// Creates the control schema; each part only adds what is missing.
+pub(super) async fn install(db: &Db) -> Result<(), AppError> {
+    control::install(db).await?;
+    journal::install(db).await?;
+    divergence::install(db).await?;
+    Ok(())
+}
+
+pub(super) fn pool_options(config: &Config) -> PoolOptions {
+    PoolOptions {
+        connections_max: config.legacy.connections_max,
+        acquire_timeout: config.legacy.acquire_timeout,
+        statement_timeout: config.legacy.statement_timeout,
+        lock_timeout: config.legacy.lock_timeout,
+        application_name: "cutover".to_owned(),
+    }
+}
+
+pub(super) fn control_options(config: &Config) -> ControlOptions {
+    ControlOptions {
+        replica_id: replica_id(),
+        lease: config.control.lease,
+        heartbeat: config.control.heartbeat,
+        clock_skew_max: config.control.clock_skew_max,
+        flip_max_pause: config.flip.max_pause,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        config_digest: config.digest(),
+        bypass_always_refused: config.legacy.bypass == Bypass::Refuse,
+        pin: config.hot.pin,
+    }
+}
+
+/// Host, process and something random: never the name of another process.
+fn replica_id() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("{}-{}-{}", host.trim(), std::process::id(), &random[..6])
+}
+
+pub(super) fn table_specs(config: &Config) -> Vec<TableSpec> {
+    config
+        .tables
+        .iter()
+        .map(|table| TableSpec {
+            name: table.name.clone(),
+            soft_delete: table.soft_delete.clone(),
+            version: table.version.clone(),
+            ignore: table.ignore.clone(),
+            filled_by_storage: table.filled_by_storage.clone(),
+            show_values: table.show_values,
+            hash_keys: table.hash_keys,
+        })
+        .collect()
+}
+
+fn storage_options(config: &Config) -> StorageOptions {
+    let transport = match &config.storage.transport {
+        Transport::Amqp {
+            amqp_url,
+            exchange,
+            routing_key,
+        } => crate::storage::Transport::Amqp(AmqpOptions {
+            url: amqp_url.expose().to_owned(),
+            exchange: exchange.clone(),
+            routing_key: routing_key.clone(),
+        }),
+        Transport::Http { base_url } => crate::storage::Transport::Http(HttpOptions {
+            base_url: base_url.expose().to_owned(),
+            pool: STORAGE_CONNECTIONS_MAX,
+        }),
+    };
+    StorageOptions {
+        db: config.db.clone(),
+        transport,
+        capabilities: config.storage.capabilities.clone(),
+        rpc_deadline: config.storage.rpc_deadline,
+        inflight_max: STORAGE_IN_FLIGHT_MAX,
+    }
+}
+
+fn repository_options(config: &Config, hot: &Hot) -> RepositoryOptions {
+    RepositoryOptions {
+        db: config.db.clone(),
+        limits: BindLimits {
+            rows_max: hot.limits.rows_write_max,
+            select_limit_max: hot.limits.rows_select_max as u64,
+            ..BindLimits::default()
+        },
+        read_deadline: hot.limits.read_deadline,
+        write_deadline: hot.limits.write_deadline,
+        rpc_deadline: config.storage.rpc_deadline,
+        refuse_without_lease: config.control.without_lease == WithoutLease::Refuse,
+    }
+}
+
+fn compare_options(config: &Config, hot: &Hot) -> CompareOptions {
+    CompareOptions {
+        sample: hot.compare.sample,
+        recheck_delay: hot.compare.recheck_delay,
+        recheck_max: RECHECKS_MAX,
+        rpc_deadline: config.storage.rpc_deadline,
+    }
+}
+
+fn applier_options(config: &Config) -> ApplierOptions {
+    ApplierOptions {
+        batch_max: config.applier.batch as usize,
+        concurrency: config.applier.concurrency as usize,
+        poll: std::time::Duration::from_millis(200),
+        backoff_max: config.applier.backoff_max,
+        rpc_deadline: config.storage.rpc_deadline,
+        clock_skew_max: config.control.clock_skew_max,
+        quiet_period: config.applier.quiet_period,
+        journal_entries_max: i64::try_from(config.journal.max_entries).unwrap_or(i64::MAX),
+        operations_retention: config.operations.retention,
+    }
+}
+
+fn tls(files: Option<&TlsFiles>) -> Result<Option<Arc<Tls>>, AppError> {
+    files
+        .map(|files: &config::TlsFiles| Tls::load(&files.chain, &files.key).map(Arc::new))
+        .transpose()
+        .map_err(AppError::from)
+}

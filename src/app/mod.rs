@@ -1,0 +1,172 @@
+//! Wiring: a configuration becomes a running proxy, and a signal ends it.
+//!
+//! It reads as parse, build, spawn, drain. Shutting down goes against the stream: first the doors, so that
+//! nothing new comes in; then what works behind callers' backs; last the control, so that this replica
+//! keeps its lease while it still answers.
+
+mod build;
+mod embedded;
+mod gauges;
+mod offline;
+mod reload;
+mod storage_service;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::front::{self, AmqpDoor};
+use crate::server;
+use crate::telemetry::LogControl;
+
+pub use build::Engine;
+pub use offline::{control_schema, rollback_in_database};
+pub use storage_service::run_storage_service;
+
+/// Why the proxy does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The legacy database, at start.
+    #[error("the legacy database: {0}")]
+    Legacy(#[from] crate::sql::Fault),
+    /// The configured tables.
+    #[error("the legacy database: {0}")]
+    Tables(#[from] crate::legacy::OpenError),
+    /// The storage client's options.
+    #[error("storage: {0}")]
+    Storage(#[from] crate::storage::OptionsError),
+    /// The embedded storage service, or `cutover storage`.
+    #[error(transparent)]
+    Service(#[from] crate::reference::StartError),
+    /// The AMQP door's URL.
+    #[error("amqp: {0}")]
+    Amqp(#[from] crate::hub::HubError),
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A certificate.
+    #[error("tls: {0}")]
+    Tls(#[from] crate::server::TlsError),
+    /// A file.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// Metrics that cannot be registered: a bug.
+    #[error("metrics: {0}")]
+    Metrics(String),
+    /// A request that cannot be carried out.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Runs the proxy until SIGTERM or SIGINT, then drains it.
+///
+/// # Errors
+/// See [`AppError`]: only while starting.
+pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Result<(), AppError> {
+    let doors = CancellationToken::new();
+    let backs = CancellationToken::new();
+    let control = CancellationToken::new();
+    let embedded = match path {
+        None => Some(embedded::start(&config, backs.clone()).await?),
+        Some(_) => None,
+    };
+    let engine = Arc::new(Engine::build(&config).await?);
+    let http = listen(config.http.listen).await?;
+    let admin = listen(config.admin.listen).await?;
+
+    let background = TaskTracker::new();
+    let heart = tokio::spawn({
+        let (beating, control) = (engine.parts.control.clone(), control.clone());
+        async move { beating.run(control).await }
+    });
+    background.spawn(engine.applier.clone().run(backs.clone()));
+    background.spawn(gauges::feed(engine.watched(), backs.clone()));
+    background.spawn(engine.watch_flag(config.flag.file.clone(), backs.clone()));
+    let reloader = reload::Reloader::new(Arc::clone(&engine), config.clone(), path, log);
+    background.spawn(reloader.on_sighup(backs.clone()));
+
+    let front = TaskTracker::new();
+    front.spawn(server::serve(
+        http,
+        front::router(engine.doorway()),
+        engine.server_options(&config, engine.http_tls.clone()),
+        doors.clone(),
+    ));
+    front.spawn(server::serve(
+        admin,
+        engine.admin_router(&config)?,
+        engine.server_options(&config, engine.admin_tls.clone()),
+        control.clone(),
+    ));
+    let amqp = match &config.amqp {
+        Some(door) => {
+            let open = AmqpDoor::open(engine.doorway(), door)?;
+            let grace = config.hot.limits.shutdown_grace;
+            Some(tokio::spawn(open.run(doors.clone(), grace)))
+        }
+        None => None,
+    };
+    embedded::announce(&config, embedded.is_some());
+
+    wait_for_signal().await;
+    tracing::info!("draining");
+    doors.cancel();
+    if let Some(amqp) = amqp {
+        if amqp.await.is_err() {
+            tracing::error!("the AMQP door ended early");
+        }
+    }
+    engine.drain(&config).await;
+    backs.cancel();
+    background.close();
+    background.wait().await;
+    control.cancel();
+    front.close();
+    front.wait().await;
+    if heart.await.is_err() {
+        tracing::error!("the control task ended early");
+    }
+    engine.parts.storage.close().await;
+    if let Some(service) = embedded {
+        service.join().await;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Binds an address.
+async fn listen(addr: SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(addr)
+        .await
+        .map_err(|source| AppError::Listen { addr, source })
+}
+
+/// Returns at the first SIGTERM or SIGINT.
+pub(crate) async fn wait_for_signal() {
+    let term = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = term => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,86 @@
+//! SIGHUP: the configuration is read again, and what may change while running does.
+//!
+//! A file with an error changes nothing, is logged and counted; keys that wait for a restart are named.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use crate::config::{Config, ConfigError};
+use crate::telemetry::LogControl;
+
+/// Reads the configuration again when asked.
+pub(super) struct Reloader {
+    engine: Arc<Engine>,
+    current: Config,
+    path: Option<PathBuf>,
+    log: LogControl,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        current: Config,
+        path: Option<PathBuf>,
+        log: LogControl,
+    ) -> Self {
+        Self {
+            engine,
+            current,
+            path,
+            log,
+        }
+    }
+
+    /// Reloads at every SIGHUP until `shutdown`.
+    pub(super) async fn on_sighup(mut self, shutdown: CancellationToken) {
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(error) => {
+                return tracing::error!(%error, "SIGHUP cannot be listened for: no reloads");
+            }
+        };
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = hangups.recv() => {}
+            }
+            match Config::load(self.path.as_deref()) {
+                Ok(config) => self.adopt(config).await,
+                Err(error) => self.refuse(&error),
+            }
+        }
+    }
+
+    fn refuse(&self, error: &ConfigError) {
+        self.engine.metrics.config_reload_failed();
+        tracing::error!(%error, "the configuration was not reloaded");
+    }
+
+    async fn adopt(&mut self, config: Config) {
+        let reload = self.current.reloadable_diff(&config);
+        if let Err(error) = self.log.set_level(&config.hot.log.level) {
+            self.engine.metrics.config_reload_failed();
+            tracing::error!(%error, "the log level was not changed");
+        }
+        for tls in [&self.engine.http_tls, &self.engine.admin_tls]
+            .into_iter()
+            .flatten()
+        {
+            if let Err(error) = tls.reload() {
+                self.engine.metrics.config_reload_failed();
+                tracing::error!(%error, "a certificate was not reloaded");
+            }
+        }
+        self.engine.adopt(&self.current, &config.hot);
+        let control = &self.engine.parts.control;
+        if let Err(fault) = control.set_pin(config.hot.pin, "configuration").await {
+            tracing::error!(%fault, "the pin holds, but is not on record");
+        }
+        tracing::info!(applied = ?reload.applied, needs_restart = ?reload.needs_restart, "the configuration was reloaded");
+        self.current.hot = config.hot;
+    }
+}
