@@ -15,6 +15,7 @@ use super::deadline::{is_past, late};
 use super::ledger::{self, Taken};
 use super::members::Members;
 use super::refusal::{self, Failure};
+use super::service::writes;
 use super::{events, lesser, page};
 use crate::contract::{AttemptId, BatchItem, Code, Error, Query, Range, Reply, Request, Resolve};
 use crate::schema::{BindLimits, Bound, Schema, Step, Write, bind};
@@ -72,7 +73,7 @@ impl Engine {
         }
         let members = members.limited_to(&self.capabilities);
         match request.query {
-            Query::Batch(items) => self.batch(items).await,
+            Query::Batch(items) => self.batch(items, &members).await,
             Query::Resolve(resolve) => self.resolve(&resolve, &members).await.into(),
             Query::Range(range) => self.range(&range).await.into(),
             query => self.one(&query, &members).await,
@@ -80,10 +81,10 @@ impl Engine {
     }
 
     /// Each item in a transaction of its own, in the order given, whatever became of those before it.
-    async fn batch(&self, items: Vec<BatchItem>) -> Answer {
+    async fn batch(&self, items: Vec<BatchItem>, members: &Members) -> Answer {
         let mut replies = Vec::with_capacity(items.len());
         for item in items {
-            let members = Members::from(&item).limited_to(&self.capabilities);
+            let members = members.of_item(&item).limited_to(&self.capabilities);
             replies.push(self.one(&item.query, &members).await.into_item());
         }
         Reply::from_json(format!("[{}]", replies.join(","))).into()
@@ -91,6 +92,15 @@ impl Engine {
 
     /// A query of the contract, with its refusal recorded.
     async fn one(&self, query: &Query, members: &Members) -> Answer {
+        if let (true, true, Some(attempt)) =
+            (members.redelivered, writes(query), members.attempt_id)
+        {
+            let error = Error::new(
+                Code::BackendUnavailable,
+                "delivered again, and not executed before; nothing was done, send it anew",
+            );
+            return self.refuse(attempt, members, error).await;
+        }
         let mut schema = self.catalog.schema();
         let mut failure = match self.attempt(query, &schema, members).await {
             Ok(answer) => return answer,

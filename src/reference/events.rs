@@ -1,9 +1,59 @@
 //! What the service tells the hub after a committed write: which row changed, never what is in it.
 
+use std::time::Duration;
+
+use futures_util::future::OptionFuture;
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::contract::Key;
+use crate::hub::{Hub, Message, Publisher, Receipt};
 use crate::schema::Change;
+
+/// Events that wait for the hub; more are dropped.
+pub(super) const QUEUE_MAX: usize = 1024;
+/// How long the hub may take for one step.
+const HUB_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Publishes what is queued on the topic exchange, which it declares first, until the queue's last sender
+/// is gone; then closes the hub, whose last user it is. A `shutdown` before there is an exchange ends it too.
+pub(super) async fn publish(
+    hub: Hub,
+    exchange: String,
+    routing_key: String,
+    mut queue: mpsc::Receiver<String>,
+    shutdown: CancellationToken,
+) {
+    let declared = shutdown.run_until_cancelled(declare(&hub, &exchange));
+    let publisher = Publisher::new(&hub, QUEUE_MAX);
+    if declared.await.is_none() {
+        queue.close();
+    }
+    let mut last = None;
+    while let Some(body) = queue.recv().await {
+        let deadline = Instant::now() + HUB_TIMEOUT;
+        // An event that no queue takes is no loss: nobody asked for it.
+        match publisher.publish(&exchange, &routing_key, Message::json(body), deadline) {
+            Ok(receipt) => last = Some(receipt),
+            Err(error) => tracing::warn!(%error, "an event was dropped"),
+        }
+    }
+    if let Some(Err(error)) = OptionFuture::from(last.map(Receipt::settled)).await {
+        tracing::warn!(%error, "the last event may be lost");
+    }
+    publisher.close().await;
+    hub.close().await;
+}
+
+/// Publishing to an exchange that does not exist would cost the channel, again and again.
+async fn declare(hub: &Hub, exchange: &str) {
+    while let Err(error) = hub.declare_topic(exchange, HUB_TIMEOUT).await {
+        tracing::warn!(exchange, %error, "no exchange for events yet");
+        tokio::time::sleep(HUB_TIMEOUT).await;
+    }
+}
 
 /// The event of one changed row, as JSON text; `None` only if the key is not one of the table's.
 ///

@@ -15,6 +15,9 @@ pub(super) struct Members {
     pub(super) attempt_id: Option<AttemptId>,
     /// Fence tokens by key.
     pub(super) fences: Vec<(Key, i64)>,
+    /// The broker delivers it again. What was answered the first time is not known, unless it was recorded;
+    /// it may have been "nothing was done", so an attempt is not executed for the first time now.
+    pub(super) redelivered: bool,
 }
 
 impl Members {
@@ -44,7 +47,18 @@ impl Members {
             deadline_ms,
             attempt_id,
             fences,
+            redelivered: false,
         })
+    }
+
+    /// The members of one item of a batch that came with these.
+    pub(super) fn of_item(&self, item: &BatchItem) -> Self {
+        Self {
+            deadline_ms: Some(item.deadline_ms),
+            attempt_id: Some(item.attempt_id),
+            fences: item.fences.clone(),
+            redelivered: self.redelivered,
+        }
     }
 
     /// The same, as far as the service has the capabilities.
@@ -59,16 +73,6 @@ impl Members {
             self.fences.clear();
         }
         self
-    }
-}
-
-impl From<&BatchItem> for Members {
-    fn from(item: &BatchItem) -> Self {
-        Self {
-            deadline_ms: Some(item.deadline_ms),
-            attempt_id: Some(item.attempt_id),
-            fences: item.fences.clone(),
-        }
     }
 }
 

@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::amqp::Amqp;
 use super::catalog::Catalog;
 use super::engine::Engine;
 use super::faults::FaultSwitch;
 use super::service::Service;
-use super::{http, ledger};
+use super::{events, http, ledger};
+use crate::hub::HubError;
 use crate::server::serve;
 use crate::sql::{Db, Fault, IntrospectError, PoolOptions};
 use crate::storage::{Capabilities, Capability};
@@ -64,6 +67,9 @@ pub enum StartError {
     /// Its tables.
     #[error("the service's tables: {0}")]
     Tables(#[from] IntrospectError),
+    /// The broker's URL.
+    #[error("the service's broker: {0}")]
+    Broker(#[from] HubError),
     /// An address that cannot be listened on.
     #[error("cannot listen on {addr}: {source}")]
     Listen {
@@ -128,14 +134,18 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Star
         .without
         .iter()
         .fold(Capabilities::all(), |all, &one| all.without(one));
-    let engine = Engine::new(db.clone(), options.db, capabilities, catalog, None);
+    let amqp = options.broker.as_ref().map(Amqp::connect).transpose()?;
+    let (news, queued) = mpsc::channel(events::QUEUE_MAX);
+    let news = amqp.is_some().then_some(news);
+    let routing_key = format!("storage.{}.updated", options.db);
+    let engine = Engine::new(db.clone(), options.db, capabilities, catalog, news);
     let requests = TaskTracker::new();
     let faults = FaultSwitch::default();
     let service = Service::new(Arc::new(engine), faults.clone(), requests.clone());
 
     let mut tasks = JoinSet::new();
     let (listener, http_addr) = listen(options.http).await?;
-    let router = http::router(service);
+    let router = http::router(service.clone());
     tasks.spawn(serve(listener, router, http::limits(), shutdown.clone()));
     let faults_addr = match options.faults {
         Some(addr) => {
@@ -146,6 +156,12 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Star
         }
         None => None,
     };
+    if let (Some(amqp), Some(broker)) = (amqp, options.broker) {
+        let hub = amqp.publishing();
+        let publish = events::publish(hub, broker.exchange, routing_key, queued, shutdown.clone());
+        tasks.spawn(publish);
+        tasks.spawn(amqp.serve(service, shutdown.clone()));
+    }
     tasks.spawn(forget(db, shutdown));
     Ok(Started {
         http_addr,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use crate::reference::{Options, start};
+use crate::reference::{Broker, Options, start};
 use crate::sql::{Db, PoolOptions};
 use crate::storage::Capability;
 
@@ -83,26 +83,27 @@ impl Fixture {
 
     pub(super) async fn without(under: Under, without: &[Capability]) -> Self {
         let (url, place) = Place::new(under).await;
-        Self::over(url, place, without).await
+        Self::over(options(url, without), place).await
+    }
+
+    pub(super) async fn over_amqp(under: Under, db: &str, broker: Broker) -> Self {
+        let (url, place) = Place::new(under).await;
+        let options = Options {
+            db: db.to_owned(),
+            broker: Some(broker),
+            ..options(url, &[])
+        };
+        Self::over(options, place).await
     }
 
     /// Another service over the same database, in place of this one.
     pub(super) async fn start_again(self) -> Self {
-        Self::over(self.url, self.place, &[]).await
+        Self::over(options(self.url, &[]), self.place).await
     }
 
-    async fn over(url: String, place: Place, without: &[Capability]) -> Self {
+    async fn over(options: Options, place: Place) -> Self {
         let stop = CancellationToken::new();
-        let options = Options {
-            database: url.clone(),
-            db: "campaign_db".to_owned(),
-            http: "127.0.0.1:0".parse().unwrap(),
-            faults: Some("127.0.0.1:0".parse().unwrap()),
-            broker: None,
-            ddl: Some(DDL.to_owned()),
-            without: without.to_vec(),
-            soft_delete: vec![("campaigns".to_owned(), "deleted_at".to_owned())],
-        };
+        let url = options.database.clone();
         let started = start(options, stop.clone()).await.unwrap();
         let fixture = Self {
             db: Db::open(&url, &PoolOptions::default()).unwrap(),
@@ -171,6 +172,19 @@ impl Fixture {
     pub(super) async fn remove(self) {
         drop(self.stop);
         self.place.remove().await;
+    }
+}
+
+fn options(database: String, without: &[Capability]) -> Options {
+    Options {
+        database,
+        db: "campaign_db".to_owned(),
+        http: "127.0.0.1:0".parse().unwrap(),
+        faults: Some("127.0.0.1:0".parse().unwrap()),
+        broker: None,
+        ddl: Some(DDL.to_owned()),
+        without: without.to_vec(),
+        soft_delete: vec![("campaigns".to_owned(), "deleted_at".to_owned())],
     }
 }
 
