@@ -3,6 +3,7 @@
 //!
 //! A map of the house, in the order a request walks through it.
 
+pub mod clock;
 pub mod contract;
 pub mod schema;
 
