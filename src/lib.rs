@@ -18,4 +18,10 @@ pub mod journal;
 pub mod legacy;
 pub mod storage;
 
+pub mod control;
+
+pub mod observe;
+
+pub mod admin;
+
 pub mod config;

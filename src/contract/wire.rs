@@ -327,7 +327,7 @@ fn read_item(value: Value) -> Result<BatchItem, Error> {
             let wrong = || members.must_be("fences", "an object of key to integer token");
             let read_fence = |(key, token): (String, Value)| {
                 let token = token.as_i64().ok_or_else(wrong)?;
-                Ok((Key(key), token))
+                Ok::<_, Error>((Key(key), token))
             };
             fences
                 .into_iter()

@@ -1,1 +1,53 @@
 //! The control state: stage, epoch, transitions, leases, audit.
+//!
+//! It lives in one row of the legacy database. Whoever changes it does so in one short transaction under the
+//! gate (`gate`), by a pure decision (`plan`, `change`) that also says what becomes of the journal
+//! (`convert`), with one audit record per epoch (`audit`). Every replica keeps a picture of the row
+//! (`snapshot`) that it may rely on for one lease (`lease`, `replica`), renewed in the background
+//! (`keeper`). A move that needs an empty journal drains first (`transition`). Nothing here touches a row of
+//! the application.
+
+mod audit;
+mod change;
+#[expect(
+    clippy::module_inception,
+    reason = "the type that the module is named for"
+)]
+mod control;
+mod convert;
+mod ddl;
+mod debt;
+mod error;
+mod flagfile;
+mod gate;
+mod keeper;
+mod lease;
+mod options;
+mod plan;
+mod replica;
+mod safety;
+mod snapshot;
+mod state;
+mod task;
+mod transition;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::stage::{Backend, Stage};
+pub use audit::{
+    ActionRecord, ChainReport, TransitionRecord, actions, history, record_action, verify_chain,
+};
+pub use control::Control;
+pub use ddl::{GATE_LOCK, MIGRATIONS, Migration, VERSION, install, migrate};
+pub use debt::LegacyDebt;
+pub use error::TransitionError;
+pub use flagfile::{FlagDigest, FlagFile, FlagRequest};
+pub use lease::{Held, LeaseLost};
+pub use options::ControlOptions;
+pub use plan::{Plan, Refused, TransitionKind, TransitionRequest, plan};
+pub use replica::{Replica, Skew};
+pub use safety::{Blocker, Owed, RollbackSafety, rollback_safety};
+pub use snapshot::Snapshot;
+pub use state::{Phase, State};
+pub use transition::Transitioned;

@@ -1,0 +1,458 @@
+//! Who changed what and why: `transitions` (one per epoch) and `actions`, each a hash chain.
+//!
+//! A record's hash covers the one before it, so an edit or a removal in the middle shows. That the newest
+//! transition was not cut off shows by the epoch of the state; a table rewritten from its start does not.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::contract::Epoch;
+use crate::sql::{Db, Fault, Record, Tx};
+
+use super::change::{AuditEntry, Change};
+use super::ddl::{GATE_LOCK, lock};
+use super::state::{self, State};
+
+/// Orders the writers of `actions` (PostgreSQL).
+const AUDIT_LOCK: i64 = GATE_LOCK + 2;
+
+/// Records are verified in pages of this many.
+const PAGE: i64 = 1000;
+
+/// One change of the control state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TransitionRecord {
+    /// The epoch it began.
+    pub epoch: Epoch,
+    /// When, in Unix microseconds by the database's clock.
+    pub at_us: i64,
+    /// Names the attempt, so that a lost answer to COMMIT can be told from a lost COMMIT.
+    pub request_id: String,
+    /// Which change: `install`, `move`, `drain`, `give_up`, `rearm`, `stale`, `verified`, `bypass`, `lost`, `recover`.
+    pub step: String,
+    /// Whose hand: `operator`, `file`, `guard`, `rollback`, `control`.
+    pub kind: String,
+    /// The stage before.
+    pub from: String,
+    /// The stage after.
+    pub to: String,
+    /// The phase after.
+    pub phase: String,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// The change ticket.
+    pub ticket: Option<String>,
+    /// Whether guards were overridden.
+    pub forced: bool,
+    /// What the decision rested on, as JSON text.
+    pub evidence: String,
+}
+
+/// One act that weakens a guard, repairs, re-arms or rehearses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ActionRecord {
+    /// Counts up from 1.
+    pub id: i64,
+    /// When, in Unix microseconds by the database's clock.
+    pub at_us: i64,
+    /// Who.
+    pub actor: String,
+    /// What: `rearm`, `pin`, `force`, `repair`, …
+    pub kind: String,
+    /// Why.
+    pub reason: String,
+    /// Details as JSON text. No row values.
+    pub details: String,
+}
+
+/// What a verification of the chains found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChainReport {
+    /// Records of `transitions` that were read.
+    pub transitions: u64,
+    /// Records of `actions` that were read.
+    pub actions: u64,
+    /// What does not fit, in words; empty when both chains are intact.
+    pub broken: Vec<String>,
+}
+
+impl ChainReport {
+    /// Whether both chains hold.
+    #[must_use]
+    pub fn intact(&self) -> bool {
+        self.broken.is_empty()
+    }
+}
+
+impl TransitionRecord {
+    const COLUMNS: &'static str = "epoch, at_us, request_id, step, kind, from_stage, to_stage, phase, actor, reason, ticket, forced, evidence";
+
+    /// The record of the install.
+    pub(super) fn first(state: &State) -> Self {
+        Self {
+            epoch: state.epoch,
+            at_us: state.since_us,
+            request_id: uuid::Uuid::new_v4().to_string(),
+            step: "install".to_owned(),
+            kind: "control".to_owned(),
+            from: state.stage.to_string(),
+            to: state.stage.to_string(),
+            phase: state.phase.to_string(),
+            actor: state.actor.clone(),
+            reason: state.reason.clone(),
+            ticket: None,
+            forced: false,
+            evidence: Value::Null.to_string(),
+        }
+    }
+
+    /// The record of a change.
+    pub(super) fn of(before: &State, change: &Change, at_us: i64, request_id: &str) -> Self {
+        let Change { after, entry, .. } = change;
+        let AuditEntry {
+            step,
+            kind,
+            ticket,
+            forced,
+            evidence,
+        } = entry;
+        Self {
+            epoch: after.epoch,
+            at_us,
+            request_id: request_id.to_owned(),
+            step: (*step).to_owned(),
+            kind: (*kind).to_owned(),
+            from: before.stage.to_string(),
+            to: after.stage.to_string(),
+            phase: after.phase.to_string(),
+            actor: after.actor.clone(),
+            reason: after.reason.clone(),
+            ticket: ticket.clone(),
+            forced: *forced,
+            evidence: evidence.to_string(),
+        }
+    }
+
+    fn from_record(row: &Record) -> Result<Self, Fault> {
+        Ok(Self {
+            epoch: Epoch(row.some_int(0)?),
+            at_us: row.some_int(1)?,
+            request_id: row.some_text(2)?,
+            step: row.some_text(3)?,
+            kind: row.some_text(4)?,
+            from: row.some_text(5)?,
+            to: row.some_text(6)?,
+            phase: row.some_text(7)?,
+            actor: row.some_text(8)?,
+            reason: row.some_text(9)?,
+            ticket: row.text(10)?,
+            forced: row.some_bool(11)?,
+            evidence: row.some_text(12)?,
+        })
+    }
+
+    fn hash(&self, previous: &str) -> String {
+        chain_hash(
+            previous,
+            &[
+                Some(&self.epoch.to_string()),
+                Some(&self.at_us.to_string()),
+                Some(&self.request_id),
+                Some(&self.step),
+                Some(&self.kind),
+                Some(&self.from),
+                Some(&self.to),
+                Some(&self.phase),
+                Some(&self.actor),
+                Some(&self.reason),
+                self.ticket.as_ref(),
+                Some(&self.forced.to_string()),
+                Some(&self.evidence),
+            ],
+        )
+    }
+}
+
+impl ActionRecord {
+    const COLUMNS: &'static str = "id, at_us, actor, kind, reason, details";
+
+    fn from_record(row: &Record) -> Result<Self, Fault> {
+        Ok(Self {
+            id: row.some_int(0)?,
+            at_us: row.some_int(1)?,
+            actor: row.some_text(2)?,
+            kind: row.some_text(3)?,
+            reason: row.some_text(4)?,
+            details: row.some_text(5)?,
+        })
+    }
+
+    fn hash(&self, previous: &str) -> String {
+        chain_hash(
+            previous,
+            &[
+                Some(&self.id.to_string()),
+                Some(&self.at_us.to_string()),
+                Some(&self.actor),
+                Some(&self.kind),
+                Some(&self.reason),
+                Some(&self.details),
+            ],
+        )
+    }
+}
+
+/// Appends to `transitions`. The caller holds the state row's lock, which orders the chain.
+pub(super) async fn record_transition(tx: &mut Tx, record: &TransitionRecord) -> Result<(), Fault> {
+    let previous = newest_hash(tx, "transitions", "epoch").await?;
+    let columns = TransitionRecord::COLUMNS;
+    let sql = format!(
+        "INSERT INTO cutover.transitions ({columns}, previous_hash, hash)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"
+    );
+    let args = vec![
+        record.epoch.into(),
+        record.at_us.into(),
+        record.request_id.clone().into(),
+        record.step.clone().into(),
+        record.kind.clone().into(),
+        record.from.clone().into(),
+        record.to.clone().into(),
+        record.phase.clone().into(),
+        record.actor.clone().into(),
+        record.reason.clone().into(),
+        record.ticket.clone().into(),
+        record.forced.into(),
+        record.evidence.clone().into(),
+        previous.1.clone().into(),
+        record.hash(&previous.1).into(),
+    ];
+    tx.control(&sql, args).await.map(drop)
+}
+
+/// Appends to `actions` in the transaction of the act itself, so that neither exists without the other.
+///
+/// # Errors
+/// See [`Fault`]; the transaction can then only be dropped.
+pub async fn record_action(
+    tx: &mut Tx,
+    actor: &str,
+    kind: &str,
+    reason: &str,
+    details: &Value,
+) -> Result<ActionRecord, Fault> {
+    lock(tx, AUDIT_LOCK).await?;
+    let (last, previous) = newest_hash(tx, "actions", "id").await?;
+    let record = ActionRecord {
+        id: last + 1,
+        at_us: state::now_us(tx).await?,
+        actor: actor.to_owned(),
+        kind: kind.to_owned(),
+        reason: reason.to_owned(),
+        details: details.to_string(),
+    };
+    tx.control(
+        "INSERT INTO cutover.actions (id, at_us, actor, kind, reason, details, previous_hash, hash)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        vec![
+            record.id.into(),
+            record.at_us.into(),
+            record.actor.clone().into(),
+            record.kind.clone().into(),
+            record.reason.clone().into(),
+            record.details.clone().into(),
+            previous.clone().into(),
+            record.hash(&previous).into(),
+        ],
+    )
+    .await?;
+    Ok(record)
+}
+
+/// The newest transitions first, at most `limit`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn history(db: &Db, limit: u32) -> Result<Vec<TransitionRecord>, Fault> {
+    let columns = TransitionRecord::COLUMNS;
+    let sql = format!("SELECT {columns} FROM cutover.transitions ORDER BY epoch DESC LIMIT $1");
+    let rows = db.control(&sql, vec![i64::from(limit).into()]).await?;
+    rows.iter().map(TransitionRecord::from_record).collect()
+}
+
+/// The newest actions first, at most `limit`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn actions(db: &Db, limit: u32) -> Result<Vec<ActionRecord>, Fault> {
+    let columns = ActionRecord::COLUMNS;
+    let sql = format!("SELECT {columns} FROM cutover.actions ORDER BY id DESC LIMIT $1");
+    let rows = db.control(&sql, vec![i64::from(limit).into()]).await?;
+    rows.iter().map(ActionRecord::from_record).collect()
+}
+
+/// Reads both chains from their start and says where they break.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn verify_chain(db: &Db) -> Result<ChainReport, Fault> {
+    // Before the records: a transition that is committed meanwhile is then merely newer.
+    let epoch = db
+        .control("SELECT epoch FROM cutover.state WHERE id = 1", vec![])
+        .await?
+        .first()
+        .ok_or_else(state::not_installed)?
+        .some_int(0)?;
+    let mut transitions = Chain::new("transitions");
+    loop {
+        let columns = TransitionRecord::COLUMNS;
+        let sql = format!(
+            "SELECT {columns}, previous_hash, hash FROM cutover.transitions WHERE epoch > $1 ORDER BY epoch LIMIT $2"
+        );
+        let rows = db
+            .control(&sql, vec![transitions.last.into(), PAGE.into()])
+            .await?;
+        for row in &rows {
+            let record = TransitionRecord::from_record(row)?;
+            let own = |previous: &str| record.hash(previous);
+            transitions.follow(
+                record.epoch.0,
+                &row.some_text(13)?,
+                &row.some_text(14)?,
+                own,
+            );
+        }
+        if rows.is_empty() {
+            break;
+        }
+    }
+    if transitions.last < epoch {
+        transitions.broken.push(format!(
+            "transitions: the record of epoch {epoch} is missing"
+        ));
+    }
+    let mut acts = Chain::new("actions");
+    loop {
+        let columns = ActionRecord::COLUMNS;
+        let sql = format!(
+            "SELECT {columns}, previous_hash, hash FROM cutover.actions WHERE id > $1 ORDER BY id LIMIT $2"
+        );
+        let rows = db
+            .control(&sql, vec![acts.last.into(), PAGE.into()])
+            .await?;
+        for row in &rows {
+            let record = ActionRecord::from_record(row)?;
+            let own = |previous: &str| record.hash(previous);
+            acts.follow(record.id, &row.some_text(6)?, &row.some_text(7)?, own);
+        }
+        if rows.is_empty() {
+            break;
+        }
+    }
+    let mut broken = transitions.broken;
+    broken.append(&mut acts.broken);
+    Ok(ChainReport {
+        transitions: transitions.count,
+        actions: acts.count,
+        broken,
+    })
+}
+
+/// A walk along one chain.
+struct Chain {
+    name: &'static str,
+    last: i64,
+    hash: String,
+    count: u64,
+    broken: Vec<String>,
+}
+
+impl Chain {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            last: 0,
+            hash: String::new(),
+            count: 0,
+            broken: vec![],
+        }
+    }
+
+    fn follow(&mut self, id: i64, previous: &str, hash: &str, own: impl Fn(&str) -> String) {
+        let name = self.name;
+        if previous != self.hash {
+            self.broken.push(format!(
+                "{name}: a record before {id} is missing or replaced"
+            ));
+        }
+        if own(previous) != hash {
+            self.broken.push(format!("{name}: record {id} was changed"));
+        }
+        hash.clone_into(&mut self.hash);
+        self.last = id;
+        self.count += 1;
+    }
+}
+
+/// The newest record's id and hash; `(0, "")` before the first.
+async fn newest_hash(tx: &mut Tx, table: &str, id: &str) -> Result<(i64, String), Fault> {
+    let sql = format!("SELECT {id}, hash FROM cutover.{table} ORDER BY {id} DESC LIMIT 1");
+    let rows = tx.control(&sql, vec![]).await?;
+    rows.first().map_or(Ok((0, String::new())), |row| {
+        Ok((row.some_int(0)?, row.some_text(1)?))
+    })
+}
+
+/// SHA-256 over the previous hash and the fields, each with its length so that no two lists read alike.
+fn chain_hash(previous: &str, fields: &[Option<&String>]) -> String {
+    let mut sha = Sha256::new();
+    for field in std::iter::once(Some(previous)).chain(fields.iter().map(|f| f.map(String::as_str)))
+    {
+        match field {
+            Some(text) => sha.update(format!("{}:{text},", text.len())),
+            None => sha.update("-,"),
+        }
+    }
+    hex(&sha.finalize())
+}
+
+/// Bytes in lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").unwrap_or_default();
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_read_alike_when_joined_hash_apart() {
+        let (a, b, ab) = ("a".to_owned(), "b".to_owned(), "ab".to_owned());
+        let none = String::new();
+        let left = chain_hash("", &[Some(&a), Some(&b)]);
+        assert_ne!(left, chain_hash("", &[Some(&ab), Some(&none)]));
+        assert_ne!(
+            chain_hash("", &[None]),
+            chain_hash("", &[Some(&"-".to_owned())])
+        );
+    }
+
+    #[test]
+    fn a_changed_record_and_a_missing_one_both_break_the_chain() {
+        let own = |previous: &str| chain_hash(previous, &[]);
+        let mut chain = Chain::new("actions");
+        let first = own("");
+        chain.follow(1, "", &first, own);
+        assert!(chain.broken.is_empty());
+        chain.follow(3, "elsewhere", "not its hash", own);
+        assert_eq!(chain.broken.len(), 2);
+    }
+}

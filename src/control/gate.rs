@@ -1,0 +1,256 @@
+//! One change, one short transaction under the gate.
+//!
+//! The gate's lock is asked for with a short timeout and pauses in between: a waiting exclusive lock makes
+//! every new writer wait behind it, so a transition must never queue for long. Whoever bypasses the proxy
+//! in a long transaction holds the gate too; then the change gives up and nothing has happened.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::clock::micros;
+use crate::contract::Epoch;
+use crate::sql::{Db, Dialect, Fault, Tx};
+
+use super::Stage;
+use super::audit::{self, TransitionRecord};
+use super::change::{Ask, Change, Facts};
+use super::ddl::{GATE_LOCK, lock};
+use super::error::TransitionError;
+use super::flagfile::FlagDigest;
+use super::options::ControlOptions;
+use super::plan::Refused;
+use super::state::{self, State};
+
+/// How long one attempt queues for the gate.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long writers are let through between two attempts.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Owed entries are counted no further: only none at all means anything to a transition.
+const OWED_COUNT_MAX: i64 = 10_000;
+/// A replica whose lease ran out this long ago has died; before, it may merely be frozen.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(30);
+
+/// A change that was committed.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Changed {
+    pub(super) from: Stage,
+    pub(super) after: State,
+    /// How long the gate was shut.
+    pub(super) pause: Duration,
+}
+
+/// One attempt at a change, with a name that the audit keeps.
+struct Attempt<'a> {
+    ask: &'a Ask,
+    flag: Option<&'a FlagDigest>,
+    options: &'a ControlOptions,
+    request_id: String,
+}
+
+/// Makes the change, or leaves everything as it was. Must run in a task that nobody cancels.
+pub(super) async fn make(
+    db: &Db,
+    ask: &Ask,
+    flag: Option<&FlagDigest>,
+    options: &ControlOptions,
+    give_up_at: Instant,
+) -> Result<Changed, TransitionError> {
+    let attempt = Attempt {
+        ask,
+        flag,
+        options,
+        request_id: Uuid::new_v4().to_string(),
+    };
+    let mut in_doubt = false;
+    loop {
+        let fault = match attempt.run(db, in_doubt).await {
+            Ok(changed) => return Ok(changed),
+            Err(TransitionError::Fault(
+                fault @ (Fault::Unavailable(_) | Fault::TimedOut | Fault::InDoubt(_)),
+            )) => fault,
+            Err(error) => return Err(error),
+        };
+        in_doubt |= matches!(fault, Fault::InDoubt(_));
+        if Instant::now() + PAUSE >= give_up_at {
+            return Err(match fault {
+                _ if in_doubt => {
+                    Fault::InDoubt("the answer to the commit was lost".to_owned()).into()
+                }
+                Fault::Unavailable(why) if is_lock_timeout(&why) => {
+                    TransitionError::GateHeld(options.flip_max_pause)
+                }
+                fault => fault.into(),
+            });
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// What would happen, without any effect.
+pub(super) async fn rehearse(
+    db: &Db,
+    ask: &Ask,
+    options: &ControlOptions,
+) -> Result<(State, Change), TransitionError> {
+    let mut tx = db.begin().await?;
+    let current = State::read(&mut tx)
+        .await?
+        .ok_or_else(state::not_installed)?;
+    let facts = facts(&mut tx, &current).await?;
+    let change = ask.decide(&current, &facts, options)?;
+    tx.commit().await?;
+    Ok((current, change))
+}
+
+impl Attempt<'_> {
+    async fn run(&self, db: &Db, in_doubt: bool) -> Result<Changed, TransitionError> {
+        let mut tx = db.begin().await?;
+        if tx.dialect() == Dialect::Postgres {
+            let timeout = format!("SET LOCAL lock_timeout = {}", LOCK_TIMEOUT.as_millis());
+            tx.fetch(&timeout, vec![]).await?;
+        }
+        lock(&mut tx, GATE_LOCK).await?;
+        let shut_at = Instant::now();
+        let current = State::lock(&mut tx).await?;
+        if in_doubt && let Some((epoch, from)) = self.made(&mut tx).await? {
+            // The commit whose answer was lost took effect.
+            return Ok(Changed {
+                from,
+                after: State { epoch, ..current },
+                pause: shut_at.elapsed(),
+            });
+        }
+        let facts = facts(&mut tx, &current).await?;
+        let mut change = self.ask.decide(&current, &facts, self.options)?;
+        self.consume_flag(&mut tx, &change, &facts).await?;
+        let skew_us = micros(self.options.clock_skew_max);
+        let deadline_us = change
+            .conversion
+            .run(&mut tx, current.generation, skew_us)
+            .await?;
+        if deadline_us > 0 {
+            let quiet_us = deadline_us.saturating_add(skew_us);
+            change.after.deadline_last_us = change.after.deadline_last_us.max(quiet_us);
+        }
+        change.after.replace(&mut tx, current.epoch).await?;
+        let record = TransitionRecord::of(&current, &change, facts.now_us, &self.request_id);
+        audit::record_transition(&mut tx, &record).await?;
+        self.record_action(&mut tx, &current, &change).await?;
+        notify(&mut tx, change.after.epoch).await?;
+        tx.commit().await?;
+        Ok(Changed {
+            from: current.stage,
+            after: change.after,
+            pause: shut_at.elapsed(),
+        })
+    }
+
+    /// The epoch this attempt has made already, and the stage before.
+    async fn made(&self, tx: &mut Tx) -> Result<Option<(Epoch, Stage)>, Fault> {
+        let rows = tx
+            .control(
+                "SELECT epoch, from_stage FROM cutover.transitions WHERE request_id = $1",
+                vec![self.request_id.clone().into()],
+            )
+            .await?;
+        rows.first()
+            .map(|row| Ok((Epoch(row.some_int(0)?), state::stage(&row.some_text(1)?)?)))
+            .transpose()
+    }
+
+    /// A content of the flag file counts once, in the transaction of the move it asked for.
+    async fn consume_flag(
+        &self,
+        tx: &mut Tx,
+        change: &Change,
+        facts: &Facts,
+    ) -> Result<(), TransitionError> {
+        let Some(flag) = self.flag else { return Ok(()) };
+        let first = flag
+            .consume(tx, facts.now_us, change.after.epoch, change.entry.step)
+            .await?;
+        if first {
+            Ok(())
+        } else {
+            Err(Refused::AppliedBefore.into())
+        }
+    }
+
+    /// Acts that weaken a guard are listed apart, too.
+    async fn record_action(
+        &self,
+        tx: &mut Tx,
+        before: &State,
+        change: &Change,
+    ) -> Result<(), Fault> {
+        let kind = match self.ask {
+            Ask::Move(request) if request.force => "force",
+            Ask::Rearm { .. } => "rearm",
+            Ask::Recover { .. } => "recover",
+            Ask::Move(_)
+            | Ask::FinishDrain { .. }
+            | Ask::GiveUpDrain { .. }
+            | Ask::Judge { .. }
+            | Ask::Bypass { .. }
+            | Ask::Lost { .. } => return Ok(()),
+        };
+        let after = &change.after;
+        let details = serde_json::json!({
+            "epoch": after.epoch.0,
+            "from": before.stage.as_str(),
+            "to": after.drain_to.unwrap_or(after.stage).as_str(),
+        });
+        audit::record_action(tx, &after.actor, kind, &after.reason, &details)
+            .await
+            .map(drop)
+    }
+}
+
+async fn facts(tx: &mut Tx, current: &State) -> Result<Facts, Fault> {
+    let row = tx
+        .control(
+            "SELECT cutover.now_us(),
+                (SELECT count(*) FROM
+                    (SELECT 1 FROM cutover.journal WHERE generation = $1 LIMIT $2) AS entries),
+                (SELECT count(*) FROM cutover.replicas
+                    WHERE (dirty OR epoch < $3) AND lease_until_us + $4 > cutover.now_us()),
+                (SELECT count(*) FROM cutover.replicas
+                    WHERE dirty AND lease_until_us + $4 <= cutover.now_us())",
+            vec![
+                current.generation.into(),
+                OWED_COUNT_MAX.into(),
+                current.epoch.into(),
+                micros(DEAD_AFTER).into(),
+            ],
+        )
+        .await?;
+    let row = row.first().ok_or_else(state::not_installed)?;
+    Ok(Facts {
+        now_us: row.some_int(0)?,
+        owed: row.some_int(1)?,
+        unconfirmed: row.some_int(2)?,
+        lost_debts: row.some_int(3)?,
+        lineage: state::lineage(tx).await?,
+    })
+}
+
+/// Tells the replicas, at commit. Only an accelerator: they poll as well, and trust neither.
+async fn notify(tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {
+    match tx.dialect() {
+        Dialect::Postgres => tx
+            .fetch(
+                "SELECT pg_notify('cutover', $1)::text",
+                vec![epoch.to_string().into()],
+            )
+            .await
+            .map(drop),
+        Dialect::Sqlite => Ok(()),
+    }
+}
+
+/// `lock_not_available`, or SQLite's busy database.
+fn is_lock_timeout(why: &str) -> bool {
+    why.contains("55P03") || why.contains("locked")
+}

@@ -1,0 +1,250 @@
+//! Leases: when a read may be answered, and when a write may begin.
+//!
+//! A read has no commit at which the gate could stop it, so what a replica knows is good for one lease,
+//! counted on the boot clock from before the beat was sent, and as long in the database from after it came:
+//! the others never believe it over too early. New writes of an epoch begin when every replica has
+//! acknowledged it or its lease has run out (I13); what is still serving under the old epoch serves what
+//! was true until then.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::clock::boottime;
+use crate::contract::{Code, Epoch, Error};
+use crate::sql::Fault;
+
+use super::Stage;
+use super::change::Ask;
+use super::control::{Control, Inner, Pulse, outdated};
+use super::error::TransitionError;
+use super::plan::Refused;
+use super::replica::{self, Beat};
+use super::snapshot::Snapshot;
+use super::state::Phase;
+
+/// How often the laggards are looked at while a write waits for them.
+const LAGGARD_POLL: Duration = Duration::from_millis(20);
+/// Beats that one refresh may take: read, acknowledge, and once more if the epoch moved in between.
+const BEATS_MAX: usize = 4;
+
+/// The lease has run out and could not be renewed; this is what was last known.
+#[derive(Clone, Debug)]
+pub struct LeaseLost(pub Arc<Snapshot>);
+
+/// Why a write may not begin. Nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum Held {
+    /// A transition was under way until the deadline.
+    #[error("writes are held while the stage changes")]
+    Draining,
+    /// Another replica may still serve under the epoch before.
+    #[error("a replica has not confirmed the epoch yet")]
+    Unconfirmed,
+    /// History was lost.
+    #[error("recovering after lost history: writes are refused until an operator recovers")]
+    Recovering,
+    /// The control state is out of reach.
+    #[error("the control state is out of reach: {0}")]
+    Unreachable(Fault),
+}
+
+impl From<Held> for Error {
+    fn from(held: Held) -> Self {
+        Self::new(Code::BackendUnavailable, held.to_string())
+    }
+}
+
+impl Control {
+    /// The snapshot to answer a read under. Asks the database only when the lease has run out.
+    ///
+    /// # Errors
+    /// What was last known, when it cannot be known whether that still holds.
+    pub async fn snapshot_for_read(&self) -> Result<Arc<Snapshot>, LeaseLost> {
+        let held = self.inner.held.load_full();
+        if held.leased() {
+            return Ok(Arc::clone(&held.snapshot));
+        }
+        drop(held);
+        // Reads do not queue up behind a database that has just been found out of reach.
+        let renewed =
+            tokio::time::timeout(self.inner.options.lease, self.refresh_sparingly()).await;
+        let held = self.inner.held.load();
+        match renewed {
+            Ok(Ok(())) if held.leased() => Ok(Arc::clone(&held.snapshot)),
+            _ => Err(LeaseLost(Arc::clone(&held.snapshot))),
+        }
+    }
+
+    /// Waits, in memory, until a write may begin, and returns what it is admitted under.
+    ///
+    /// # Errors
+    /// It may not begin before `deadline`.
+    pub async fn admit_write(&self, deadline: Instant) -> Result<Arc<Snapshot>, Held> {
+        let mut news = self.watch();
+        loop {
+            let snapshot = Arc::clone(&news.borrow_and_update());
+            if snapshot.pinned {
+                return Ok(snapshot);
+            }
+            match snapshot.phase {
+                Phase::Recovering => return Err(Held::Recovering),
+                Phase::Draining => {
+                    let changed = timeout_at(deadline, news.changed()).await;
+                    if !matches!(changed, Ok(Ok(()))) {
+                        return Err(Held::Draining);
+                    }
+                }
+                Phase::Steady => {
+                    if self.confirmed(snapshot.epoch) {
+                        return Ok(snapshot);
+                    }
+                    match timeout_at(deadline, self.confirm(snapshot.epoch)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(fault)) => return Err(Held::Unreachable(fault)),
+                        Err(_elapsed) => return Err(Held::Unconfirmed),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the state anew, acknowledges it and renews the lease: after the gate refused a stale epoch.
+    ///
+    /// # Errors
+    /// See [`Fault`]; what was known stays.
+    pub async fn refresh(&self) -> Result<(), Fault> {
+        let asked_at = boottime();
+        let inner = Arc::clone(&self.inner);
+        // Single-flight, and never cancelled in the middle: whoever waited reads the answer that came meanwhile.
+        super::task::run_to_end(async move { inner.beat_since(asked_at).await }).await
+    }
+
+    async fn refresh_sparingly(&self) -> Result<(), Fault> {
+        let failed_at = match self.inner.pulse.try_lock() {
+            Ok(pulse) => pulse.failed_at,
+            // A beat is under way: join it.
+            Err(_busy) => None,
+        };
+        if failed_at.is_some_and(|at| boottime() < at + self.inner.options.heartbeat) {
+            return Err(Fault::Unavailable(
+                "the last heartbeat failed a moment ago".to_owned(),
+            ));
+        }
+        self.refresh().await
+    }
+
+    fn confirmed(&self, epoch: Epoch) -> bool {
+        self.inner.confirmed.load(Ordering::Acquire) >= epoch.0
+    }
+
+    /// Waits until no replica serves under an epoch older than `epoch`, or until the epoch has moved on.
+    pub(super) async fn confirm(&self, epoch: Epoch) -> Result<(), Fault> {
+        let _one_at_a_time = self.inner.confirming.lock().await;
+        loop {
+            if self.confirmed(epoch) || self.snapshot().epoch != epoch {
+                return Ok(());
+            }
+            if self.inner.pulse.lock().await.acknowledged < epoch {
+                self.refresh().await?;
+            }
+            let own_id = &self.inner.options.replica_id;
+            match replica::laggards(&self.inner.db, epoch, own_id).await? {
+                None => {
+                    self.inner.confirmed.fetch_max(epoch.0, Ordering::AcqRel);
+                }
+                Some(left) => sleep(left.min(LAGGARD_POLL)).await,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Beats, unless one that was sent after `asked_at` has come back already.
+    async fn beat_since(&self, asked_at: Duration) -> Result<(), Fault> {
+        let mut pulse = self.pulse.lock().await;
+        if pulse.sent_at >= asked_at {
+            return Ok(());
+        }
+        for _ in 0..BEATS_MAX {
+            match self.beat_once(&mut pulse).await {
+                // The new epoch is installed; a second beat says so to the others.
+                Ok(()) if pulse.acknowledged < self.held.load().snapshot.epoch => {}
+                Ok(()) => return Ok(()),
+                Err(fault) => {
+                    pulse.failed_at = Some(boottime());
+                    return Err(fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn beat_once(&self, pulse: &mut Pulse) -> Result<(), Fault> {
+        let known = Arc::clone(&self.held.load().snapshot);
+        let dirty = self.dirty(&known);
+        let sent_at = boottime();
+        let beat = replica::beat(&self.db, &self.options, known.epoch, dirty).await?;
+        if let Some(fault) = outdated(&beat.state) {
+            return Err(fault);
+        }
+        let lost = beat.state.epoch < pulse.seen || beat.lineage != beat.state.lineage;
+        let mut snapshot = Snapshot::of(&beat.state, pulse.pin);
+        if lost && pulse.pin.is_none() {
+            snapshot.phase = Phase::Recovering;
+        }
+        let report_loss =
+            lost && !(beat.state.phase == Phase::Recovering && beat.state.epoch >= pulse.seen);
+        self.install(snapshot, sent_at + self.options.lease);
+        self.remember(pulse, beat, known.epoch, sent_at);
+        if report_loss {
+            self.report_lost_history(pulse.seen).await?;
+        }
+        Ok(())
+    }
+
+    fn remember(&self, pulse: &mut Pulse, beat: Beat, acknowledged: Epoch, sent_at: Duration) {
+        pulse.seen = pulse.seen.max(beat.state.epoch);
+        pulse.acknowledged = acknowledged;
+        pulse.sent_at = sent_at;
+        pulse.failed_at = None;
+        pulse.now_us = beat.now_us;
+        pulse.skew = beat.skew;
+        pulse.state = Some(beat.state);
+    }
+
+    /// P15: from the moment a replica acknowledges `ramp_down` it may hold debts that only it knows, until it
+    /// acknowledges a drain with all of them in the journal.
+    fn dirty(&self, known: &Snapshot) -> bool {
+        let owing =
+            self.debt_dropped.load(Ordering::SeqCst) || self.debts.load(Ordering::SeqCst) > 0;
+        match known.stage {
+            Stage::RampDown => owing || known.phase != Phase::Draining,
+            Stage::Off | Stage::DualWrite | Stage::Shadow | Stage::Live | Stage::Complete => owing,
+        }
+    }
+
+    /// P16: says so in the database, where it stops every other replica as well.
+    async fn report_lost_history(&self, seen: Epoch) -> Result<(), Fault> {
+        let ask = Ask::Lost {
+            seen,
+            actor: self.options.replica_id.clone(),
+        };
+        match self.make_now(&ask).await {
+            Ok(changed) => {
+                tracing::error!(
+                    epoch_seen = seen.0,
+                    epoch = changed.after.epoch.0,
+                    "history was lost: writes are refused until an operator recovers"
+                );
+                Ok(())
+            }
+            // Another replica has said so.
+            Err(TransitionError::Refused(Refused::Recovering)) => Ok(()),
+            Err(TransitionError::Fault(fault)) => Err(fault),
+            Err(error) => Err(Fault::Unavailable(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The control against real databases.

@@ -1,0 +1,262 @@
+//! A transition from beginning to end: the move, or the drain, the wait and the move.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::contract::Epoch;
+use crate::sql::Fault;
+
+use super::change::Ask;
+use super::control::{Control, Inner};
+use super::error::TransitionError;
+use super::flagfile::FlagDigest;
+use super::gate::{self, Changed};
+use super::plan::{Refused, TransitionRequest};
+use super::state::{Phase, State};
+use super::{Backend, Stage, task};
+
+/// How often a drain looks whether anything is still owed.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// A transition that was made, or rehearsed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transitioned {
+    /// The epoch it began; the current one when it was only rehearsed.
+    pub epoch: Epoch,
+    /// The stage before.
+    pub from: Stage,
+    /// The stage after.
+    pub to: Stage,
+    /// How long writers were held up.
+    pub pause: Duration,
+    /// Whether it was only rehearsed.
+    pub dry_run: bool,
+}
+
+impl Control {
+    /// Moves to another stage, or leaves everything as it was. It runs to its end even when the caller is gone.
+    ///
+    /// # Errors
+    /// Why it was not made.
+    pub async fn transition(
+        &self,
+        request: TransitionRequest,
+    ) -> Result<Transitioned, TransitionError> {
+        self.run_transition(request, None).await
+    }
+
+    /// The same, consuming a content of the flag file in the same transaction.
+    pub(super) async fn transition_by_flag(
+        &self,
+        request: TransitionRequest,
+        flag: FlagDigest,
+    ) -> Result<Transitioned, TransitionError> {
+        self.run_transition(request, Some(flag)).await
+    }
+
+    /// Lifts the latch.
+    ///
+    /// # Errors
+    /// Why it was not lifted.
+    pub async fn rearm(&self, actor: &str, reason: &str) -> Result<Epoch, TransitionError> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        self.change(Ask::Rearm { actor, reason }).await
+    }
+
+    /// Declares that `backend` lacks acknowledged writes, or, after a full verify, that it no longer does.
+    ///
+    /// # Errors
+    /// Why it was not recorded.
+    pub async fn judge(
+        &self,
+        backend: Backend,
+        stale: bool,
+        actor: &str,
+        reason: &str,
+        evidence: Value,
+    ) -> Result<Epoch, TransitionError> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        self.change(Ask::Judge {
+            backend,
+            stale,
+            actor,
+            reason,
+            evidence,
+        })
+        .await
+    }
+
+    /// Ends the phase `recovering`: `authority` is believed, the other side is stale, and what was owed is void.
+    ///
+    /// # Errors
+    /// Why it was not ended.
+    pub async fn recover(
+        &self,
+        authority: Backend,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Epoch, TransitionError> {
+        let (actor, reason) = (actor.to_owned(), reason.to_owned());
+        let seen = self.inner.pulse.lock().await.seen;
+        self.change(Ask::Recover {
+            authority,
+            seen,
+            actor,
+            reason,
+        })
+        .await
+    }
+
+    /// Lets the database refuse writes past the proxy where the configuration asks for it.
+    pub(super) async fn agree_on_bypass(&self) -> Result<(), Fault> {
+        let snapshot = self.snapshot();
+        let refused = self.inner.options.bypass_always_refused || snapshot.stage >= Stage::Live;
+        if snapshot.pinned || snapshot.phase != Phase::Steady || snapshot.bypass_refused == refused
+        {
+            return Ok(());
+        }
+        let actor = self.inner.options.replica_id.clone();
+        match self.change(Ask::Bypass { refused, actor }).await {
+            Ok(_epoch) => Ok(()),
+            Err(TransitionError::Fault(fault)) => Err(fault),
+            Err(error) => Err(Fault::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Makes one change and takes notice of it.
+    pub(super) async fn change(&self, ask: Ask) -> Result<Epoch, TransitionError> {
+        let inner = Arc::clone(&self.inner);
+        let changed = task::run_to_end(async move { inner.make_now(&ask).await }).await?;
+        self.notice().await;
+        Ok(changed.after.epoch)
+    }
+
+    async fn run_transition(
+        &self,
+        request: TransitionRequest,
+        flag: Option<FlagDigest>,
+    ) -> Result<Transitioned, TransitionError> {
+        let control = self.clone();
+        task::run_to_end(async move { control.conduct(request, flag).await }).await
+    }
+
+    async fn conduct(
+        self,
+        request: TransitionRequest,
+        flag: Option<FlagDigest>,
+    ) -> Result<Transitioned, TransitionError> {
+        let inner = &self.inner;
+        let to = request.to;
+        let ask = Ask::Move(request.clone());
+        if request.dry_run {
+            let (current, _change) = gate::rehearse(&inner.db, &ask, &inner.options).await?;
+            return Ok(Transitioned {
+                epoch: current.epoch,
+                from: current.stage,
+                to,
+                pause: Duration::ZERO,
+                dry_run: true,
+            });
+        }
+        let give_up_at = Instant::now() + inner.options.flip_max_pause;
+        let changed =
+            gate::make(&inner.db, &ask, flag.as_ref(), &inner.options, give_up_at).await?;
+        let from = changed.from;
+        let (after, pause) = match changed.after.phase {
+            Phase::Draining => self.drain(request, &changed.after).await?,
+            Phase::Steady | Phase::Recovering => (changed.after, changed.pause),
+        };
+        self.notice().await;
+        tracing::info!(%from, %to, epoch = after.epoch.0, ?pause, "the stage changed");
+        Ok(Transitioned {
+            epoch: after.epoch,
+            from,
+            to,
+            pause,
+            dry_run: false,
+        })
+    }
+
+    /// Waits until nothing is owed and moves; or gives up, and writers go on as before.
+    async fn drain(
+        &self,
+        request: TransitionRequest,
+        draining: &State,
+    ) -> Result<(State, Duration), TransitionError> {
+        let began_at = Instant::now();
+        let give_up_at = began_at + self.inner.options.flip_max_pause;
+        let finish = Ask::FinishDrain {
+            request,
+            drain: draining.epoch,
+        };
+        let error = loop {
+            // Our own acknowledgement is among those that a way back from ramp_down waits for.
+            self.notice().await;
+            let error = match self.try_to_finish(&finish, give_up_at).await {
+                Ok(changed) => return Ok((changed.after, began_at.elapsed())),
+                Err(error) => error,
+            };
+            match error {
+                TransitionError::Refused(Refused::Owed(_) | Refused::Unconfirmed(_))
+                    if Instant::now() + DRAIN_POLL < give_up_at =>
+                {
+                    sleep(DRAIN_POLL).await;
+                }
+                TransitionError::Refused(
+                    refused @ (Refused::Owed(_) | Refused::Unconfirmed(_)),
+                ) => break TransitionError::NotDrained(refused),
+                // Somebody else has ended it: by a rollback, or because our time was up.
+                TransitionError::Refused(Refused::EpochMoved { .. }) => {
+                    self.notice().await;
+                    return Err(error);
+                }
+                error => break error,
+            }
+        };
+        self.give_up(draining.epoch, &error.to_string()).await;
+        Err(error)
+    }
+
+    /// Looks without the gate first: a shut gate makes every writer wait.
+    async fn try_to_finish(
+        &self,
+        finish: &Ask,
+        give_up_at: Instant,
+    ) -> Result<Changed, TransitionError> {
+        let inner = &self.inner;
+        gate::rehearse(&inner.db, finish, &inner.options).await?;
+        gate::make(&inner.db, finish, None, &inner.options, give_up_at).await
+    }
+
+    /// Back to rest. When even that fails, any replica does it after the drain's deadline.
+    pub(super) async fn give_up(&self, drain: Epoch, why: &str) {
+        let ask = Ask::GiveUpDrain {
+            drain,
+            actor: self.inner.options.replica_id.clone(),
+            reason: why.to_owned(),
+        };
+        match self.inner.make_now(&ask).await {
+            Ok(_) | Err(TransitionError::Refused(_)) => {}
+            Err(error) => tracing::warn!(%error, "a draining phase could not be given up yet"),
+        }
+        self.notice().await;
+    }
+
+    /// Learns what has just changed. A failure is mended by the next heartbeat, and the gate trusts neither.
+    async fn notice(&self) {
+        if let Err(fault) = self.refresh().await {
+            tracing::warn!(%fault, "the change is made but could not be read back yet");
+        }
+    }
+}
+
+impl Inner {
+    /// Makes one change, with the usual patience for the gate.
+    pub(super) async fn make_now(&self, ask: &Ask) -> Result<Changed, TransitionError> {
+        let give_up_at = Instant::now() + self.options.flip_max_pause;
+        gate::make(&self.db, ask, None, &self.options, give_up_at).await
+    }
+}
