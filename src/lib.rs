@@ -33,6 +33,7 @@ pub mod repository;
 pub mod shadow;
 
 // The doors, and what people look at.
+pub mod admin;
 pub mod front;
 
 // Wiring.

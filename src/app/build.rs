@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::AppError;
+use crate::admin::{self, AdminState, StorageView};
 use crate::applier::{Applier, ApplierOptions};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
 use crate::control::{self, Control, ControlOptions, FlagFile};
@@ -117,6 +118,38 @@ impl Engine {
     ) -> impl Future<Output = ()> + Send + 'static {
         let (control, report) = (Arc::clone(&self.parts.control), self.flag.clone());
         async move { control.watch_flag_file(file, report, shutdown).await }
+    }
+
+    /// The admin plane. Without configured tokens, start-up writes the operator's to `data/operator.token`.
+    pub(super) fn admin(&self, config: &Config) -> Result<Arc<AdminState>, AppError> {
+        let path = PathBuf::from("data/operator.token");
+        let operator_token =
+            admin::write_operator_token(&path).map_err(|source| AppError::File { path, source })?;
+        let (storage, observer) = (
+            Arc::clone(&self.parts.storage),
+            Arc::clone(&self.parts.observer),
+        );
+        let capabilities = self.parts.storage.capabilities();
+        Ok(Arc::new(AdminState {
+            control: (*self.parts.control).clone(),
+            legacy: Arc::clone(&self.parts.legacy),
+            storage: StorageView {
+                is_up: Box::new(move || storage.is_reachable() && observer.storage_answers()),
+                weakened: capabilities
+                    .weakened()
+                    .into_iter()
+                    .map(|promise| promise.weakened.to_owned())
+                    .collect(),
+                highest_stage: capabilities.highest_stage(),
+            },
+            observer: Arc::clone(&self.parts.observer),
+            tokens: ArcSwap::from_pointee(config.hot.admin_tokens.clone()),
+            operator_token,
+            protect_metrics: config.admin.protect_metrics,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            config_view: ArcSwap::from_pointee(config.view()),
+            shutdown: CancellationToken::new(),
+        }))
     }
 
     /// How a listener treats its clients.

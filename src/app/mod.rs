@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin;
 use crate::config::Config;
 use crate::front::{self, AmqpDoor};
 use crate::server;
@@ -90,6 +91,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     let http = listen(config.http.listen).await?;
     let admin = listen(config.admin.listen).await?;
 
+    let plane = engine.admin(&config)?;
     let background = TaskTracker::new();
     let heart = tokio::spawn({
         let (beating, control) = (engine.parts.control.clone(), control.clone());
@@ -98,7 +100,13 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     background.spawn(engine.applier.clone().run(backs.clone()));
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
     background.spawn(engine.watch_flag(config.flag.file.clone(), backs.clone()));
-    let reloader = reload::Reloader::new(Arc::clone(&engine), config.clone(), path, log);
+    let reloader = reload::Reloader::new(
+        Arc::clone(&engine),
+        config.clone(),
+        path,
+        log,
+        Arc::clone(&plane),
+    );
     background.spawn(reloader.on_sighup(backs.clone()));
 
     let front = TaskTracker::new();
@@ -110,7 +118,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     ));
     front.spawn(server::serve(
         admin,
-        engine.admin_router(&config)?,
+        admin::router(Arc::clone(&plane)),
         engine.server_options(&config, engine.admin_tls.clone()),
         control.clone(),
     ));
@@ -126,6 +134,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
 
     wait_for_signal().await;
     tracing::info!("draining");
+    plane.shutdown.cancel();
     doors.cancel();
     if let Some(amqp) = amqp {
         if amqp.await.is_err() {

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use crate::admin::AdminState;
 use crate::config::{Config, ConfigError};
 use crate::telemetry::LogControl;
 
@@ -18,6 +19,7 @@ pub(super) struct Reloader {
     current: Config,
     path: Option<PathBuf>,
     log: LogControl,
+    plane: Arc<AdminState>,
 }
 
 impl Reloader {
@@ -26,12 +28,14 @@ impl Reloader {
         current: Config,
         path: Option<PathBuf>,
         log: LogControl,
+        plane: Arc<AdminState>,
     ) -> Self {
         Self {
             engine,
             current,
             path,
             log,
+            plane,
         }
     }
 
@@ -76,6 +80,10 @@ impl Reloader {
             }
         }
         self.engine.adopt(&self.current, &config.hot);
+        self.plane
+            .tokens
+            .store(Arc::new(config.hot.admin_tokens.clone()));
+        self.plane.config_view.store(Arc::new(config.view()));
         let control = &self.engine.parts.control;
         if let Err(fault) = control.set_pin(config.hot.pin, "configuration").await {
             tracing::error!(%fault, "the pin holds, but is not on record");

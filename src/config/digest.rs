@@ -98,6 +98,12 @@ impl Config {
             .collect()
     }
 
+    /// The configuration for people to look at, key by key; without secrets.
+    #[must_use]
+    pub fn view(&self) -> serde_json::Value {
+        serde_json::json!(self.keys())
+    }
+
     fn secret_differences(&self, new: &Self) -> [(&'static str, bool); 6] {
         let amqp = |config: &Self| config.amqp.as_ref().map(|door| door.url.clone());
         [

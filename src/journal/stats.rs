@@ -153,12 +153,12 @@ pub async fn append_copies(
     .map(drop)
 }
 
-/// Lets a parked entry be tried again. `false`: there is no such parked entry.
+/// Lets a parked entry be tried again, in the transaction of the action's audit record. `false`: there is no such parked entry.
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn retry(db: &Db, seq: i64) -> Result<bool, Fault> {
-    let rows = db
+pub async fn retry(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
+    let rows = tx
         .control(
             "UPDATE cutover.journal SET parked = NULL, not_before_us = 0 \
              WHERE seq = $1 AND parked IS NOT NULL RETURNING seq",

@@ -27,6 +27,8 @@ pub struct Observer {
     windows: Mutex<Windows>,
     comparisons: [AtomicI64; 7],
     bypassed: AtomicI64,
+    /// Calls of storage that failed since the last that did not.
+    storage_failures: AtomicI64,
     owed: Mutex<Measured>,
 }
 
@@ -65,6 +67,7 @@ impl Observer {
             windows: Mutex::default(),
             comparisons: Default::default(),
             bypassed: AtomicI64::new(0),
+            storage_failures: AtomicI64::new(0),
             owed: Mutex::default(),
         }
     }
@@ -100,6 +103,11 @@ impl Observer {
         }
         let failed = kind.is_some_and(|kind| kind != ErrorKind::Rejected);
         self.windows().storage.record(took, failed, Instant::now());
+        if failed {
+            self.storage_failures.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.storage_failures.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Both backends ran the same call.
@@ -196,6 +204,12 @@ impl Observer {
     #[must_use]
     pub fn comparisons(&self) -> [i64; 7] {
         std::array::from_fn(|index| self.comparisons[index].load(Ordering::Relaxed))
+    }
+
+    /// Whether storage answered lately: fewer than five calls in a row have failed.
+    #[must_use]
+    pub fn storage_answers(&self) -> bool {
+        self.storage_failures.load(Ordering::Relaxed) < 5
     }
 
     /// Rows written past the proxy since start.

@@ -260,6 +260,11 @@ impl Metrics {
         self.doors.lease_expired_reads.inc();
     }
 
+    /// A reload of the configuration failed, in whole or in part.
+    pub fn config_reload_failed(&self) {
+        self.doors.config_reload_failed.inc();
+    }
+
     /// A peer's clock minus ours, in seconds.
     pub fn clock_skew(&self, peer: Peer, seconds: f64) {
         self.state

@@ -13,6 +13,7 @@ pub(super) struct DoorSeries {
     pub(super) requests: IntCounterVec,
     pub(super) request_duration: HistogramVec,
     pub(super) lease_expired_reads: IntCounter,
+    pub(super) config_reload_failed: IntCounter,
     pub(super) shed: IntCounterVec,
     pub(super) inflight: IntGaugeVec,
     pub(super) amqp_answers: IntCounterVec,
@@ -70,6 +71,10 @@ impl DoorSeries {
                 "From a request's arrival to its answer.",
                 &LATENCY_SECONDS,
                 &["door", "op", "stage"],
+            )?,
+            config_reload_failed: r.counter(
+                "cutover_config_reload_failed_total",
+                "Reloads that failed, in whole or in part.",
             )?,
             lease_expired_reads: r.counter(
                 "cutover_lease_expired_reads_total",

@@ -1,0 +1,216 @@
+//! Moving the flag by hand: `stage`, `rollback`, `rearm`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Request, State};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::contract::{Code, Epoch, Error};
+use crate::control::{TransitionKind, TransitionRequest, Transitioned};
+use crate::stage::Stage;
+
+use super::AdminState;
+use super::act::{Reason, run_to_end};
+use super::auth::Actor;
+use super::body;
+use super::failed::{Answer, ok};
+use super::readiness::Readiness;
+use super::status;
+
+/// The longest ticket, in characters.
+const TICKET_CHARS_MAX: usize = 200;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StageBody {
+    to: Stage,
+    reason: String,
+    ticket: Option<String>,
+    expected_epoch: Option<Epoch>,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RollbackBody {
+    reason: String,
+    to: Option<Stage>,
+}
+
+/// A move that was made.
+#[derive(Serialize)]
+struct Moved {
+    epoch: Epoch,
+    from: Stage,
+    to: Stage,
+    pause_ms: u64,
+}
+
+/// A move that was only thought through.
+#[derive(Serialize)]
+struct Rehearsal {
+    dry_run: bool,
+    epoch: Epoch,
+    from: Stage,
+    to: Stage,
+    /// It would be made.
+    possible: bool,
+    /// What the control says against it, whatever is forced.
+    refused: Option<Value>,
+    readiness: Readiness,
+}
+
+/// Moves to another stage, or says what would happen.
+pub(super) async fn stage(
+    State(state): State<Arc<AdminState>>,
+    Extension(actor): Extension<Actor>,
+    request: Request,
+) -> Answer {
+    let body: StageBody = body::read(request).await?;
+    let ticket = body.ticket.as_deref().map_or(0, |one| one.chars().count());
+    if ticket > TICKET_CHARS_MAX {
+        let message = format!("the ticket is longer than {TICKET_CHARS_MAX} characters");
+        return Err(Error::new(Code::InvalidRequest, message).into());
+    }
+    let wish = TransitionRequest {
+        to: body.to,
+        kind: TransitionKind::Operator,
+        actor: actor.0,
+        reason: body::reason(&body.reason)?.to_owned(),
+        ticket: body.ticket,
+        expected_epoch: body.expected_epoch,
+        force: body.force,
+        dry_run: body.dry_run,
+        evidence: Value::Null,
+    };
+    run_to_end(async move {
+        if wish.dry_run {
+            rehearse(&state, wish).await
+        } else {
+            advance(&state, wish).await
+        }
+    })
+    .await
+}
+
+/// Goes back, and latches: nothing advances until an operator re-arms.
+pub(super) async fn rollback(
+    State(state): State<Arc<AdminState>>,
+    Extension(actor): Extension<Actor>,
+    request: Request,
+) -> Answer {
+    let body: RollbackBody = body::read(request).await?;
+    let from = state.control.snapshot().stage;
+    let to = body.to.or_else(|| status::rollback_target(from));
+    let to = to.ok_or_else(|| Error::new(Code::InvalidRequest, "from off there is no way back"))?;
+    let wish = TransitionRequest {
+        to,
+        kind: TransitionKind::Rollback,
+        actor: actor.0,
+        reason: body::reason(&body.reason)?.to_owned(),
+        ticket: None,
+        expected_epoch: None,
+        force: false,
+        dry_run: false,
+        evidence: Value::Null,
+    };
+    run_to_end(async move { make(&state, wish, "rollback").await }).await
+}
+
+/// Lifts the latch.
+pub(super) async fn rearm(
+    State(state): State<Arc<AdminState>>,
+    Extension(actor): Extension<Actor>,
+    request: Request,
+) -> Answer {
+    let body: Reason = body::read(request).await?;
+    let reason = body::reason(&body.reason)?.to_owned();
+    run_to_end(async move {
+        let epoch = state.control.rearm(&actor.0, &reason).await?;
+        record(&state, &actor.0, "rearm", &reason, json!({"epoch": epoch})).await;
+        ok(&json!({"epoch": epoch}))
+    })
+    .await
+}
+
+/// Moves, where it is forward only when ready or forced.
+async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
+    let snapshot = state.control.snapshot();
+    if wish.to <= snapshot.stage {
+        return make(state, wish, "stage").await;
+    }
+    // The control judges the epoch and which moves exist; its word is plainer than a list of blockers.
+    let rehearsed = TransitionRequest {
+        dry_run: true,
+        ..wish.clone()
+    };
+    state.control.transition(rehearsed).await?;
+    let asked = status::ask(state).await;
+    let readiness = status::readiness(state, &snapshot, asked.as_ref());
+    if !readiness.ready && !wish.force {
+        let codes: Vec<&str> = readiness.blockers.iter().map(|one| one.code).collect();
+        let message = format!("{} is not ready: {}", wish.to, codes.join(", "));
+        return Err(Error::new(Code::PreconditionFailed, message)
+            .with_details(json!({"readiness": readiness}))
+            .into());
+    }
+    let kind = if readiness.ready { "stage" } else { "force" };
+    wish.evidence = json!({"readiness": readiness});
+    // What was judged is what is changed: a stage that somebody else entered meanwhile was not.
+    wish.expected_epoch = Some(snapshot.epoch);
+    make(state, wish, kind).await
+}
+
+async fn rehearse(state: &AdminState, wish: TransitionRequest) -> Answer {
+    let snapshot = state.control.snapshot();
+    let (to, forced) = (wish.to, wish.force);
+    let refused = state.control.transition(wish).await.err().map(Error::from);
+    let asked = status::ask(state).await;
+    let readiness = status::readiness(state, &snapshot, asked.as_ref());
+    let backward = to <= snapshot.stage;
+    ok(&Rehearsal {
+        dry_run: true,
+        epoch: snapshot.epoch,
+        from: snapshot.stage,
+        to,
+        possible: refused.is_none() && (backward || forced || readiness.ready),
+        refused: refused
+            .map(|error| json!({"code": error.code.as_str(), "message": error.message})),
+        readiness,
+    })
+}
+
+async fn make(state: &AdminState, wish: TransitionRequest, kind: &str) -> Answer {
+    let (actor, reason, ticket) = (wish.actor.clone(), wish.reason.clone(), wish.ticket.clone());
+    let Transitioned {
+        epoch,
+        from,
+        to,
+        pause,
+        dry_run: _,
+    } = state.control.transition(wish).await?;
+    let details = json!({"from": from, "to": to, "epoch": epoch, "ticket": ticket});
+    record(state, &actor, kind, &reason, details).await;
+    ok(&Moved {
+        epoch,
+        from,
+        to,
+        pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// Records an act that has its own record among the transitions already: the act stands even when this fails.
+async fn record(state: &AdminState, actor: &str, kind: &str, reason: &str, details: Value) {
+    let recorded = state
+        .control
+        .record_action(actor, kind, reason, details)
+        .await;
+    if let Err(fault) = recorded {
+        tracing::error!(%fault, kind, "an act could not be recorded among the actions");
+    }
+}
