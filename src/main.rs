@@ -51,7 +51,7 @@ async fn serve(args: ServeArgs) -> Result<(), Failure> {
 
 async fn storage(args: StorageArgs) -> Result<(), Failure> {
     telemetry::init("info", LogFormat::Auto).map_err(|error| usage(&error))?;
-    app::run_storage_service(args)
+    app::run_storage_service(args.options()?)
         .await
         .map_err(|error| refused(&error))
 }

@@ -93,10 +93,9 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
 
     let plane = engine.admin(&config)?;
     let background = TaskTracker::new();
-    let heart = tokio::spawn({
-        let (beating, control) = (engine.parts.control.clone(), control.clone());
-        async move { beating.run(control).await }
-    });
+    let heart = TaskTracker::new();
+    let (beating, stop) = (Arc::clone(&engine.parts.control), control.clone());
+    heart.spawn(async move { beating.run(stop).await });
     background.spawn(engine.applier.clone().run(backs.clone()));
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
     background.spawn(engine.watch_flag(config.flag.file.clone(), backs.clone()));
@@ -109,7 +108,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     );
     background.spawn(reloader.on_sighup(backs.clone()));
 
-    let front = TaskTracker::new();
+    let (front, front_amqp) = (TaskTracker::new(), TaskTracker::new());
     front.spawn(server::serve(
         http,
         front::router(engine.doorway()),
@@ -122,25 +121,18 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
         engine.server_options(&config, engine.admin_tls.clone()),
         control.clone(),
     ));
-    let amqp = match &config.amqp {
-        Some(door) => {
-            let open = AmqpDoor::open(engine.doorway(), door)?;
-            let grace = config.hot.limits.shutdown_grace;
-            Some(tokio::spawn(open.run(doors.clone(), grace)))
-        }
-        None => None,
-    };
+    if let Some(door) = &config.amqp {
+        let open = AmqpDoor::open(engine.doorway(), door)?;
+        front_amqp.spawn(open.run(doors.clone(), config.hot.limits.shutdown_grace));
+    }
     embedded::announce(&config, embedded.is_some());
 
     wait_for_signal().await;
     tracing::info!("draining");
     plane.shutdown.cancel();
     doors.cancel();
-    if let Some(amqp) = amqp {
-        if amqp.await.is_err() {
-            tracing::error!("the AMQP door ended early");
-        }
-    }
+    front_amqp.close();
+    front_amqp.wait().await;
     engine.drain(&config).await;
     backs.cancel();
     background.close();
@@ -148,9 +140,8 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     control.cancel();
     front.close();
     front.wait().await;
-    if heart.await.is_err() {
-        tracing::error!("the control task ended early");
-    }
+    heart.close();
+    heart.wait().await;
     engine.parts.storage.close().await;
     if let Some(service) = embedded {
         service.join().await;

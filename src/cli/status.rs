@@ -71,7 +71,13 @@ fn page(status: &Value) -> String {
         );
     }
     let safe = if is("/rollback/safe") {
-        paint(&format!("safe, to {}", at("/rollback/to")), Mood::Good)
+        let to = at("/rollback/to");
+        let said = if to == "-" {
+            "nothing to roll back".to_owned()
+        } else {
+            format!("safe, to {to}")
+        };
+        paint(&said, Mood::Good)
     } else {
         paint("not safe", Mood::Bad)
     };
@@ -97,24 +103,7 @@ fn page(status: &Value) -> String {
             at("/journal/quarantined")
         ),
     );
-    for backend in ["legacy", "storage"] {
-        let up = if is(&format!("/backends/{backend}/up")) {
-            paint("up", Mood::Good)
-        } else {
-            paint("down", Mood::Bad)
-        };
-        let of = |member: &str| at(&format!("/backends/{backend}/{member}"));
-        page.line(
-            backend,
-            &format!(
-                "{up}, p50 {} ms, p95 {} ms, p99 {} ms, errors {}",
-                of("p50_ms"),
-                of("p95_ms"),
-                of("p99_ms"),
-                of("error_rate")
-            ),
-        );
-    }
+    backends(&mut page, status);
     page.line(
         "compared",
         &format!(
@@ -131,6 +120,34 @@ fn page(status: &Value) -> String {
         page.line("weakened", &shown(Some(promise)));
     }
     page.text
+}
+
+/// A line per backend.
+fn backends(page: &mut Page, status: &Value) {
+    let member = |backend: &str, name: &str| status.pointer(&format!("/backends/{backend}/{name}"));
+    let ms = |value: Option<&Value>| {
+        value
+            .and_then(Value::as_f64)
+            .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
+    };
+    for backend in ["legacy", "storage"] {
+        let up = if member(backend, "up").and_then(Value::as_bool) == Some(true) {
+            paint("up", Mood::Good)
+        } else {
+            paint("down", Mood::Bad)
+        };
+        let errors = member(backend, "error_rate").and_then(Value::as_f64);
+        page.line(
+            backend,
+            &format!(
+                "{up}, p50 {} ms, p95 {} ms, p99 {} ms, errors {}",
+                ms(member(backend, "p50_ms")),
+                ms(member(backend, "p95_ms")),
+                ms(member(backend, "p99_ms")),
+                errors.map_or_else(|| "-".to_owned(), |rate| format!("{:.2} %", rate * 100.0)),
+            ),
+        );
+    }
 }
 
 #[derive(Default)]

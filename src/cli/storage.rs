@@ -5,6 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Failure;
+use crate::reference::{Broker, Options};
+use crate::storage::Capability;
+
+/// The topic exchange that its events go to.
+const EVENTS: &str = "message_hub";
+
 /// Arguments of `storage`.
 #[derive(Args, Debug)]
 pub struct StorageArgs {
@@ -42,4 +49,49 @@ pub struct StorageArgs {
     /// A capability to do without; may be repeated.
     #[arg(long, value_name = "CAPABILITY")]
     pub without: Vec<String>,
+}
+
+impl StorageArgs {
+    /// The service that the arguments describe.
+    ///
+    /// # Errors
+    /// A file that cannot be read, a capability that does not exist.
+    pub fn options(self) -> Result<Options, Failure> {
+        let ddl = self.ddl.map(|path| {
+            std::fs::read_to_string(&path).map_err(|error| Failure::Usage {
+                message: format!("{}: {error}", path.display()),
+                hint: None,
+            })
+        });
+        Ok(Options {
+            database: self.database,
+            db: self.db,
+            http: self.listen,
+            faults: self.faults,
+            broker: self.amqp.map(|url| Broker {
+                url,
+                queue: self.queue,
+                exchange: EVENTS.to_owned(),
+            }),
+            ddl: ddl.transpose()?,
+            without: capabilities(&self.without)?,
+            soft_delete: Vec::new(),
+        })
+    }
+}
+
+fn capabilities(names: &[String]) -> Result<Vec<Capability>, Failure> {
+    names
+        .iter()
+        .map(|name| {
+            let known = Capability::ALL.into_iter().find(|one| one.as_str() == name);
+            known.ok_or_else(|| {
+                let all: Vec<&str> = Capability::ALL.iter().map(|one| one.as_str()).collect();
+                Failure::Usage {
+                    message: format!("--without {name}: there is no such capability"),
+                    hint: Some(format!("capabilities are {}", all.join(", "))),
+                }
+            })
+        })
+        .collect()
 }

@@ -145,21 +145,34 @@ END $gate$;"
 }
 
 fn postgres(table: &Table) -> String {
-    let function = quote(&function_name(table));
-    let name = literal(&table.name);
-    let new_key = key_expr(Dialect::Postgres, table, "new_rows");
-    let old_key = key_expr(Dialect::Postgres, table, "old_rows");
-    let append = |keys: &str| {
-        format!(
-            "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, bypass, epoch, created_us) \
-             SELECT st.generation, 'storage', 'copy', {name}, k.key, op, bypasses, st.epoch, cutover.now_us() \
-             FROM ({keys}) AS k (key);"
-        )
-    };
     // One transaction that begins with a lock: two replicas may start at once.
-    let mut sql = format!(
-        "SELECT pg_advisory_xact_lock(7163668001);
-CREATE OR REPLACE FUNCTION cutover.{function}() RETURNS trigger \
+    let mut sql = String::from("SELECT pg_advisory_xact_lock(7163668001);\n");
+    let function = quote(&function_name(table));
+    sql.push_str(&postgres_function(table, &function));
+    for event in &EVENTS {
+        let trigger = quote(&format!("cutover_capture_{}", event.name.to_lowercase()));
+        sql.push_str(&format!(
+            "DROP TRIGGER IF EXISTS {trigger} ON {on};
+CREATE TRIGGER {trigger} AFTER {event} ON {on} {transition} FOR EACH STATEMENT EXECUTE FUNCTION cutover.{function}();
+",
+            on = table.sql_name,
+            event = event.name,
+            transition = event.transition,
+        ));
+    }
+    sql.push_str(&format!(
+        "DROP TRIGGER IF EXISTS cutover_capture_truncate ON {on};
+CREATE TRIGGER cutover_capture_truncate BEFORE TRUNCATE ON {on} FOR EACH STATEMENT EXECUTE FUNCTION cutover.{function}();
+",
+        on = table.sql_name
+    ));
+    sql
+}
+
+/// Gate first, then the writer's right to be here, then the journal.
+fn postgres_function(table: &Table, function: &str) -> String {
+    format!(
+        "CREATE OR REPLACE FUNCTION cutover.{function}() RETURNS trigger \
          LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $capture$
 DECLARE
   st record;
@@ -190,39 +203,44 @@ BEGIN
   IF NOT st.journaling THEN
     RETURN NULL;
   END IF;
-  CASE TG_OP
-  WHEN 'INSERT' THEN {insert}
-  WHEN 'UPDATE' THEN {update}
-  WHEN 'DELETE' THEN {delete}
-  ELSE NULL;
-  END CASE;
+{appends}
   RETURN NULL;
 END $capture$;
 ",
-        insert = append(&format!("SELECT {new_key} FROM new_rows")),
-        update = append(&format!(
-            "SELECT {new_key} FROM new_rows UNION SELECT {old_key} FROM old_rows"
-        )),
-        delete = append(&format!("SELECT {old_key} FROM old_rows")),
+        name = literal(&table.name),
+        appends = postgres_appends(table),
+    )
+}
+
+/// One entry per key that the statement touched, old and new.
+fn postgres_appends(table: &Table) -> String {
+    let new_keys = format!(
+        "SELECT {} FROM new_rows",
+        key_expr(Dialect::Postgres, table, "new_rows")
     );
-    for event in &EVENTS {
-        let trigger = quote(&format!("cutover_capture_{}", event.name.to_lowercase()));
-        sql.push_str(&format!(
-            "DROP TRIGGER IF EXISTS {trigger} ON {on};
-CREATE TRIGGER {trigger} AFTER {event} ON {on} {transition} FOR EACH STATEMENT EXECUTE FUNCTION cutover.{function}();
-",
-            on = table.sql_name,
-            event = event.name,
-            transition = event.transition,
-        ));
-    }
-    sql.push_str(&format!(
-        "DROP TRIGGER IF EXISTS cutover_capture_truncate ON {on};
-CREATE TRIGGER cutover_capture_truncate BEFORE TRUNCATE ON {on} FOR EACH STATEMENT EXECUTE FUNCTION cutover.{function}();
-",
-        on = table.sql_name
-    ));
-    sql
+    let old_keys = format!(
+        "SELECT {} FROM old_rows",
+        key_expr(Dialect::Postgres, table, "old_rows")
+    );
+    let append = |keys: &str| {
+        format!(
+            "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, bypass, epoch, created_us) \
+             SELECT st.generation, 'storage', 'copy', {}, k.key, op, bypasses, st.epoch, cutover.now_us() \
+             FROM ({keys}) AS k (key);",
+            literal(&table.name)
+        )
+    };
+    format!(
+        "  CASE TG_OP
+  WHEN 'INSERT' THEN {}
+  WHEN 'UPDATE' THEN {}
+  WHEN 'DELETE' THEN {}
+  ELSE NULL;
+  END CASE;",
+        append(&new_keys),
+        append(&format!("{new_keys} UNION {old_keys}")),
+        append(&old_keys),
+    )
 }
 
 /// SQLite has row triggers and one writer: the writer's context is a row that only exists inside its own

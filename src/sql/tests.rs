@@ -198,7 +198,10 @@ async fn changes_keep_the_contract(db: &Db, items: &Arc<Table>) {
     }
 
     filters_select(db, items).await;
+    updates_and_deletes(db, items).await;
+}
 
+async fn updates_and_deletes(db: &Db, items: &Arc<Table>) {
     // An update answers in key order and can move a key.
     let update = Change::Update {
         table: items.clone(),

@@ -11,34 +11,45 @@ const LONG_FILES_MAX: usize = 6;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// A module may name modules of lower layers and itself, nothing else.
-const LAYERS: [(u8, &[&str]); 8] = [
-    (0, &["contract", "clock"]),
+const LAYERS: [(u8, &[&str]); 9] = [
+    (0, &["clock", "contract", "stage"]),
+    (1, &["schema", "hub", "server"]),
+    (2, &["compare", "sql"]),
+    (3, &["telemetry"]),
+    (4, &["divergence", "journal", "storage", "config"]),
+    (5, &["legacy", "control", "observe", "guard"]),
     (
-        1,
-        &["schema", "compare", "telemetry", "sql", "hub", "server"],
+        6,
+        &[
+            "shadow",
+            "repository",
+            "applier",
+            "backfill",
+            "verify",
+            "events",
+            "jobs",
+        ],
     ),
-    (2, &["legacy", "storage", "journal"]),
-    (3, &["control", "guard"]),
-    (
-        4,
-        &["repository", "applier", "backfill", "verify", "events"],
-    ),
-    (5, &["front", "admin"]),
-    (6, &["config", "app", "reference"]),
-    (7, &["cli", "main"]),
+    (7, &["front", "admin", "reference"]),
+    (8, &["app", "cli", "main"]),
 ];
 
 /// Imports that the layers do not give, each for a reason: who, whom, why.
-const EXCEPTIONS: [(&str, &str, &str); 2] = [
+const EXCEPTIONS: [(&str, &str, &str); 3] = [
     (
-        "sql",
-        "schema",
-        "statements are rendered from bound requests, and tables are read from the database",
+        "repository",
+        "shadow",
+        "answers are handed to the comparer, which knows nothing of requests",
     ),
     (
-        "telemetry",
-        "control",
-        "stages and backends are label values",
+        "applier",
+        "repository",
+        "both are built from the same parts",
+    ),
+    (
+        "applier",
+        "shadow",
+        "a payment that stored another row is a suspect",
     ),
 ];
 
@@ -119,7 +130,8 @@ fn a_library_is_mentioned_by_its_owner_only() {
     let mut offences = Vec::new();
     for source in Source::below("src") {
         for (mention, owner) in OWNED {
-            if source.module() != owner && source.code.contains(mention) {
+            let tests = source.path.contains("/tests");
+            if source.module() != owner && !tests && source.code.contains(mention) {
                 offences.push(format!("{}: {mention}", source.path));
             }
         }
@@ -153,10 +165,6 @@ fn every_metric_of_the_dashboards_exists() {
         .into_iter()
         .filter(|source| source.module() == "telemetry");
     let exported: String = telemetry.map(|source| source.text).collect();
-    // Until the first metric is exported there is nothing to hold the dashboards to.
-    if exported.is_empty() {
-        return;
-    }
     let mut unknown = Vec::new();
     for path in [files("dashboards", "json"), files("dashboards", "yml")].concat() {
         let text = std::fs::read_to_string(&path).expect("dashboards are text");
