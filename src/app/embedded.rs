@@ -72,7 +72,7 @@ pub(super) fn announce(config: &Config, embedded: bool) {
     println!("  token     data/operator.token");
     println!("try");
     println!(
-        "  curl -s http://{http}/v1/query -d '{{\"db\":\"{}\",\"query\":{{\"type\":\"select\",\"table\":\"campaigns\",\"limit\":2}}}}'",
+        "  curl -s http://{http}/v1/query --json '{{\"db\":\"{}\",\"query\":{{\"type\":\"select\",\"table\":\"campaigns\",\"limit\":2}}}}'",
         config.db
     );
     println!("  cutover status --admin http://{admin}");
