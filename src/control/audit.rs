@@ -1,25 +1,19 @@
-//! Who changed what and why: `transitions` (one per epoch) and `actions`, each a hash chain.
+//! Who changed what and why: `transitions` (one per epoch) and `actions`, each a hash chain (`chain`).
 //!
-//! A record's hash covers the one before it, so an edit or a removal in the middle shows. That the newest
-//! transition was not cut off shows by the epoch of the state; a table rewritten from its start does not.
-
-use std::fmt::Write as _;
+//! A record is written in the transaction of what it tells of, so that neither exists without the other.
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::contract::Epoch;
 use crate::sql::{Db, Fault, Record, Tx};
 
+use super::chain::chain_hash;
 use super::change::{AuditEntry, Change};
 use super::ddl::{GATE_LOCK, lock};
 use super::state::{self, State};
 
 /// Orders the writers of `actions` (PostgreSQL).
 const AUDIT_LOCK: i64 = GATE_LOCK + 2;
-
-/// Records are verified in pages of this many.
-const PAGE: i64 = 1000;
 
 /// One change of the control state.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,27 +63,8 @@ pub struct ActionRecord {
     pub details: String,
 }
 
-/// What a verification of the chains found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ChainReport {
-    /// Records of `transitions` that were read.
-    pub transitions: u64,
-    /// Records of `actions` that were read.
-    pub actions: u64,
-    /// What does not fit, in words; empty when both chains are intact.
-    pub broken: Vec<String>,
-}
-
-impl ChainReport {
-    /// Whether both chains hold.
-    #[must_use]
-    pub fn intact(&self) -> bool {
-        self.broken.is_empty()
-    }
-}
-
 impl TransitionRecord {
-    const COLUMNS: &'static str = "epoch, at_us, request_id, step, kind, from_stage, to_stage, phase, actor, reason, ticket, forced, evidence";
+    pub(super) const COLUMNS: &'static str = "epoch, at_us, request_id, step, kind, from_stage, to_stage, phase, actor, reason, ticket, forced, evidence";
 
     /// The record of the install.
     pub(super) fn first(state: &State) -> Self {
@@ -116,8 +91,10 @@ impl TransitionRecord {
         let AuditEntry {
             step,
             kind,
+            cause,
             ticket,
             forced,
+            overridden: _,
             evidence,
         } = entry;
         Self {
@@ -129,15 +106,15 @@ impl TransitionRecord {
             from: before.stage.to_string(),
             to: after.stage.to_string(),
             phase: after.phase.to_string(),
-            actor: after.actor.clone(),
-            reason: after.reason.clone(),
+            actor: cause.actor.clone(),
+            reason: cause.reason.clone(),
             ticket: ticket.clone(),
             forced: *forced,
             evidence: evidence.to_string(),
         }
     }
 
-    fn from_record(row: &Record) -> Result<Self, Fault> {
+    pub(super) fn from_record(row: &Record) -> Result<Self, Fault> {
         Ok(Self {
             epoch: Epoch(row.some_int(0)?),
             at_us: row.some_int(1)?,
@@ -155,7 +132,7 @@ impl TransitionRecord {
         })
     }
 
-    fn hash(&self, previous: &str) -> String {
+    pub(super) fn hash(&self, previous: &str) -> String {
         chain_hash(
             previous,
             &[
@@ -178,9 +155,9 @@ impl TransitionRecord {
 }
 
 impl ActionRecord {
-    const COLUMNS: &'static str = "id, at_us, actor, kind, reason, details";
+    pub(super) const COLUMNS: &'static str = "id, at_us, actor, kind, reason, details";
 
-    fn from_record(row: &Record) -> Result<Self, Fault> {
+    pub(super) fn from_record(row: &Record) -> Result<Self, Fault> {
         Ok(Self {
             id: row.some_int(0)?,
             at_us: row.some_int(1)?,
@@ -191,7 +168,7 @@ impl ActionRecord {
         })
     }
 
-    fn hash(&self, previous: &str) -> String {
+    pub(super) fn hash(&self, previous: &str) -> String {
         chain_hash(
             previous,
             &[
@@ -295,109 +272,6 @@ pub async fn actions(db: &Db, limit: u32) -> Result<Vec<ActionRecord>, Fault> {
     rows.iter().map(ActionRecord::from_record).collect()
 }
 
-/// Reads both chains from their start and says where they break.
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn verify_chain(db: &Db) -> Result<ChainReport, Fault> {
-    // Before the records: a transition that is committed meanwhile is then merely newer.
-    let epoch = db
-        .control("SELECT epoch FROM cutover.state WHERE id = 1", vec![])
-        .await?
-        .first()
-        .ok_or_else(state::not_installed)?
-        .some_int(0)?;
-    let mut transitions = Chain::new("transitions");
-    loop {
-        let columns = TransitionRecord::COLUMNS;
-        let sql = format!(
-            "SELECT {columns}, previous_hash, hash FROM cutover.transitions WHERE epoch > $1 ORDER BY epoch LIMIT $2"
-        );
-        let rows = db
-            .control(&sql, vec![transitions.last.into(), PAGE.into()])
-            .await?;
-        for row in &rows {
-            let record = TransitionRecord::from_record(row)?;
-            let own = |previous: &str| record.hash(previous);
-            transitions.follow(
-                record.epoch.0,
-                &row.some_text(13)?,
-                &row.some_text(14)?,
-                own,
-            );
-        }
-        if rows.is_empty() {
-            break;
-        }
-    }
-    if transitions.last < epoch {
-        transitions.broken.push(format!(
-            "transitions: the record of epoch {epoch} is missing"
-        ));
-    }
-    let mut acts = Chain::new("actions");
-    loop {
-        let columns = ActionRecord::COLUMNS;
-        let sql = format!(
-            "SELECT {columns}, previous_hash, hash FROM cutover.actions WHERE id > $1 ORDER BY id LIMIT $2"
-        );
-        let rows = db
-            .control(&sql, vec![acts.last.into(), PAGE.into()])
-            .await?;
-        for row in &rows {
-            let record = ActionRecord::from_record(row)?;
-            let own = |previous: &str| record.hash(previous);
-            acts.follow(record.id, &row.some_text(6)?, &row.some_text(7)?, own);
-        }
-        if rows.is_empty() {
-            break;
-        }
-    }
-    let mut broken = transitions.broken;
-    broken.append(&mut acts.broken);
-    Ok(ChainReport {
-        transitions: transitions.count,
-        actions: acts.count,
-        broken,
-    })
-}
-
-/// A walk along one chain.
-struct Chain {
-    name: &'static str,
-    last: i64,
-    hash: String,
-    count: u64,
-    broken: Vec<String>,
-}
-
-impl Chain {
-    fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            last: 0,
-            hash: String::new(),
-            count: 0,
-            broken: vec![],
-        }
-    }
-
-    fn follow(&mut self, id: i64, previous: &str, hash: &str, own: impl Fn(&str) -> String) {
-        let name = self.name;
-        if previous != self.hash {
-            self.broken.push(format!(
-                "{name}: a record before {id} is missing or replaced"
-            ));
-        }
-        if own(previous) != hash {
-            self.broken.push(format!("{name}: record {id} was changed"));
-        }
-        hash.clone_into(&mut self.hash);
-        self.last = id;
-        self.count += 1;
-    }
-}
-
 /// The newest record's id and hash; `(0, "")` before the first.
 async fn newest_hash(tx: &mut Tx, table: &str, id: &str) -> Result<(i64, String), Fault> {
     let sql = format!("SELECT {id}, hash FROM cutover.{table} ORDER BY {id} DESC LIMIT 1");
@@ -405,54 +279,4 @@ async fn newest_hash(tx: &mut Tx, table: &str, id: &str) -> Result<(i64, String)
     rows.first().map_or(Ok((0, String::new())), |row| {
         Ok((row.some_int(0)?, row.some_text(1)?))
     })
-}
-
-/// SHA-256 over the previous hash and the fields, each with its length so that no two lists read alike.
-fn chain_hash(previous: &str, fields: &[Option<&String>]) -> String {
-    let mut sha = Sha256::new();
-    for field in std::iter::once(Some(previous)).chain(fields.iter().map(|f| f.map(String::as_str)))
-    {
-        match field {
-            Some(text) => sha.update(format!("{}:{text},", text.len())),
-            None => sha.update("-,"),
-        }
-    }
-    hex(&sha.finalize())
-}
-
-/// Bytes in lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_that_read_alike_when_joined_hash_apart() {
-        let (a, b, ab) = ("a".to_owned(), "b".to_owned(), "ab".to_owned());
-        let none = String::new();
-        let left = chain_hash("", &[Some(&a), Some(&b)]);
-        assert_ne!(left, chain_hash("", &[Some(&ab), Some(&none)]));
-        assert_ne!(
-            chain_hash("", &[None]),
-            chain_hash("", &[Some(&"-".to_owned())])
-        );
-    }
-
-    #[test]
-    fn a_changed_record_and_a_missing_one_both_break_the_chain() {
-        let own = |previous: &str| chain_hash(previous, &[]);
-        let mut chain = Chain::new("actions");
-        let first = own("");
-        chain.follow(1, "", &first, own);
-        assert!(chain.broken.is_empty());
-        chain.follow(3, "elsewhere", "not its hash", own);
-        assert_eq!(chain.broken.len(), 2);
-    }
 }

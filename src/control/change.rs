@@ -11,7 +11,7 @@ use crate::contract::Epoch;
 
 use super::convert::Conversion;
 use super::options::ControlOptions;
-use super::plan::{Refused, TransitionRequest, plan};
+use super::plan::{Plan, Refused, TransitionRequest, plan};
 use super::state::{Phase, State};
 use crate::stage::{Backend, Stage};
 
@@ -26,32 +26,41 @@ pub(super) enum Ask {
         drain: Epoch,
     },
     /// Back to rest, in the stage before.
-    GiveUpDrain {
-        drain: Epoch,
-        actor: String,
-        reason: String,
-    },
+    GiveUpDrain { drain: Epoch, cause: Cause },
     /// Lift the latch.
-    Rearm { actor: String, reason: String },
+    Rearm(Cause),
     /// A backend lacks, or no longer lacks, acknowledged writes.
-    Judge {
-        backend: Backend,
-        stale: bool,
-        actor: String,
-        reason: String,
-        evidence: Value,
-    },
+    Judge { verdict: Verdict, cause: Cause },
     /// The configuration says otherwise about writers that bypass the proxy.
-    Bypass { refused: bool, actor: String },
+    Bypass(Cause),
     /// History was lost: `seen` is the highest epoch this replica knows.
-    Lost { seen: Epoch, actor: String },
+    Lost { seen: Epoch, cause: Cause },
     /// An operator declares which backend holds the truth after lost history.
     Recover {
         authority: Backend,
         seen: Epoch,
-        actor: String,
-        reason: String,
+        cause: Cause,
     },
+}
+
+/// Who wishes it, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Cause {
+    pub(super) actor: String,
+    pub(super) reason: String,
+}
+
+/// What was found out about a backend.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Verdict {
+    /// Which.
+    pub backend: Backend,
+    /// Whether it lacks acknowledged writes.
+    pub stale: bool,
+    /// The epoch when the look began: a verdict is void if anything changed since.
+    pub expected_epoch: Option<Epoch>,
+    /// What the verdict rests on. Holds no row values.
+    pub evidence: Value,
 }
 
 /// What the transaction finds besides the state row.
@@ -84,8 +93,11 @@ pub(super) struct AuditEntry {
     pub(super) step: &'static str,
     /// Whose hand.
     pub(super) kind: &'static str,
+    pub(super) cause: Cause,
     pub(super) ticket: Option<String>,
     pub(super) forced: bool,
+    /// What `force` overrode, in words.
+    pub(super) overridden: Vec<String>,
     pub(super) evidence: Value,
 }
 
@@ -102,44 +114,45 @@ impl Ask {
             Self::FinishDrain { request, drain } => {
                 finish_drain(current, request, *drain, facts, options)
             }
-            Self::GiveUpDrain {
-                drain,
-                actor,
-                reason,
-            } => {
-                still(current, *drain)?;
-                let after = steady(current, facts, actor, reason);
-                Ok(change(after, "give_up", "control", Value::Null))
+            Self::GiveUpDrain { drain, cause } => {
+                expect(current, *drain)?;
+                let after = steady(current, facts, cause);
+                Ok(change(after, "give_up", "control", cause, Value::Null))
             }
-            Self::Rearm { actor, reason } => rearm(current, actor, reason),
-            Self::Judge {
-                backend,
-                stale,
-                actor,
-                reason,
-                evidence,
-            } => {
-                let mut after = noted(current, actor, reason);
-                match backend {
-                    Backend::Legacy => after.legacy_stale = *stale,
-                    Backend::Storage => after.storage_stale = *stale,
-                }
-                let step = if *stale { "stale" } else { "verified" };
-                let evidence = json!({"backend": backend.as_str(), "evidence": evidence});
-                Ok(change(after, step, "control", evidence))
+            Self::Rearm(cause) => rearm(current, cause),
+            Self::Judge { verdict, cause } => judge(current, verdict, facts, cause),
+            Self::Bypass(cause) => {
+                at_rest(current)?;
+                let mut after = noted(current);
+                after.bypass_refused = refuses_bypass(current.stage, options);
+                Ok(change(after, "bypass", "control", cause, Value::Null))
             }
-            Self::Bypass { refused, actor } => {
-                let mut after = noted(current, actor, "legacy.bypass was configured");
-                after.bypass_refused = *refused || refuses_bypass(current.stage, options);
-                Ok(change(after, "bypass", "control", Value::Null))
-            }
-            Self::Lost { seen, actor } => lost(current, *seen, facts, actor),
+            Self::Lost { seen, cause } => lost(current, *seen, facts, cause),
             Self::Recover {
                 authority,
                 seen,
-                actor,
-                reason,
-            } => recover(current, *authority, *seen, facts, options, actor, reason),
+                cause,
+            } => recover(current, *authority, *seen, facts, options, cause),
+        }
+    }
+}
+
+impl Cause {
+    pub(super) fn new(actor: &str, reason: &str) -> Self {
+        Self {
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn of(request: &TransitionRequest) -> Self {
+        Self::new(&request.actor, &request.reason)
+    }
+
+    fn given(&self) -> Result<(), Refused> {
+        match self.reason.trim() {
+            "" => Err(Refused::NoReason),
+            _ => Ok(()),
         }
     }
 }
@@ -152,7 +165,7 @@ fn decide_move(
 ) -> Result<Change, Refused> {
     let plan = plan(current, request)?;
     if !plan.drains {
-        return Ok(moved(current, request, facts, options));
+        return Ok(moved(current, request, &plan, facts, options));
     }
     if facts.lost_debts > 0 {
         return Err(Refused::Stale(Backend::Legacy));
@@ -162,17 +175,9 @@ fn decide_move(
         drain_deadline_us: Some(facts.now_us.saturating_add(micros(options.flip_max_pause))),
         drain_to: Some(plan.to),
         coordinator: Some(options.replica_id.clone()),
-        ..steady(current, facts, &request.actor, &request.reason)
+        ..steady(current, facts, &Cause::of(request))
     };
-    let mut change = change(
-        after,
-        "drain",
-        request.kind.as_str(),
-        request.evidence.clone(),
-    );
-    change.entry.ticket.clone_from(&request.ticket);
-    change.entry.forced = request.force;
-    Ok(change)
+    Ok(requested(after, "drain", request, &plan))
 }
 
 /// P9 and P15: what the move needs is checked in the transaction that makes it.
@@ -183,7 +188,7 @@ fn finish_drain(
     facts: &Facts,
     options: &ControlOptions,
 ) -> Result<Change, Refused> {
-    still(current, drain)?;
+    expect(current, drain)?;
     if facts.lost_debts > 0 {
         return Err(Refused::Stale(Backend::Legacy));
     }
@@ -195,7 +200,7 @@ fn finish_drain(
         return Err(Refused::Unconfirmed(facts.unconfirmed));
     }
     // The request was judged when the drain began; only what may have changed since is judged again.
-    plan(
+    let plan = plan(
         &State {
             phase: Phase::Steady,
             ..current.clone()
@@ -205,71 +210,81 @@ fn finish_drain(
             ..request.clone()
         },
     )?;
-    Ok(moved(current, request, facts, options))
+    Ok(moved(current, request, &plan, facts, options))
 }
 
 fn moved(
     current: &State,
     request: &TransitionRequest,
+    plan: &Plan,
     facts: &Facts,
     options: &ControlOptions,
 ) -> Change {
-    let (from, to) = (current.stage, request.to);
+    let (from, to) = (plan.from, plan.to);
     let conversion = Conversion::between(from, to);
     let mut after = State {
         stage: to,
         bypass_refused: refuses_bypass(to, options),
-        latched: current.latched || latches(request),
-        ..steady(current, facts, &request.actor, &request.reason)
+        latched: current.latched || plan.latches,
+        ..steady(current, facts, &Cause::of(request))
     };
     if conversion == Conversion::Void {
         after.generation += 1;
     }
     after.storage_stale |= to == Stage::Off;
     after.legacy_stale |= to == Stage::Complete;
-    let mut change = change(
-        after,
-        "move",
-        request.kind.as_str(),
-        request.evidence.clone(),
-    );
-    change.conversion = conversion;
-    change.entry.ticket.clone_from(&request.ticket);
-    change.entry.forced = request.force;
-    change
-}
-
-fn latches(request: &TransitionRequest) -> bool {
-    use super::plan::TransitionKind::{File, Guard, Operator, Proxy, Rollback};
-    match request.kind {
-        Guard | Rollback => true,
-        Operator | File | Proxy => false,
+    Change {
+        conversion,
+        ..requested(after, "move", request, plan)
     }
 }
 
-fn rearm(current: &State, actor: &str, reason: &str) -> Result<Change, Refused> {
-    if reason.trim().is_empty() {
-        return Err(Refused::NoReason);
-    }
+fn rearm(current: &State, cause: &Cause) -> Result<Change, Refused> {
+    cause.given()?;
     if !current.latched {
         return Err(Refused::NotLatched);
     }
+    at_rest(current)?;
     let after = State {
         latched: false,
-        ..noted(current, actor, reason)
+        ..noted(current)
     };
-    Ok(change(after, "rearm", "operator", Value::Null))
+    Ok(change(after, "rearm", "operator", cause, Value::Null))
+}
+
+fn judge(
+    current: &State,
+    verdict: &Verdict,
+    facts: &Facts,
+    cause: &Cause,
+) -> Result<Change, Refused> {
+    if let Some(expected) = verdict.expected_epoch {
+        expect(current, expected)?;
+    }
+    let mut after = match current.phase {
+        // Whatever the drain leads to may rest on that backend.
+        Phase::Draining if verdict.stale => steady(current, facts, cause),
+        Phase::Draining => return Err(Refused::Draining),
+        Phase::Steady | Phase::Recovering => noted(current),
+    };
+    match verdict.backend {
+        Backend::Legacy => after.legacy_stale = verdict.stale,
+        Backend::Storage => after.storage_stale = verdict.stale,
+    }
+    let step = if verdict.stale { "stale" } else { "verified" };
+    let evidence = json!({"backend": verdict.backend.as_str(), "evidence": verdict.evidence});
+    Ok(change(after, step, "control", cause, evidence))
 }
 
 /// The epoch rises past everything this replica has seen, so that whatever was issued before is old.
-fn lost(current: &State, seen: Epoch, facts: &Facts, actor: &str) -> Result<Change, Refused> {
+fn lost(current: &State, seen: Epoch, facts: &Facts, cause: &Cause) -> Result<Change, Refused> {
     if current.phase == Phase::Recovering && current.epoch >= seen {
         return Err(Refused::Recovering);
     }
     let after = State {
         epoch: current.epoch.max(seen).next(),
         phase: Phase::Recovering,
-        ..steady(current, facts, actor, "history was lost")
+        ..steady(current, facts, cause)
     };
     let evidence = json!({
         "epoch_seen": seen.0,
@@ -277,7 +292,7 @@ fn lost(current: &State, seen: Epoch, facts: &Facts, actor: &str) -> Result<Chan
         "lineage_seen": current.lineage,
         "lineage_found": facts.lineage,
     });
-    Ok(change(after, "lost", "control", evidence))
+    Ok(change(after, "lost", "control", cause, evidence))
 }
 
 /// The side that is not believed is stale and what was owed is void: only a full backfill and verify makes it whole.
@@ -287,12 +302,9 @@ fn recover(
     seen: Epoch,
     facts: &Facts,
     options: &ControlOptions,
-    actor: &str,
-    reason: &str,
+    cause: &Cause,
 ) -> Result<Change, Refused> {
-    if reason.trim().is_empty() {
-        return Err(Refused::NoReason);
-    }
+    cause.given()?;
     if current.phase != Phase::Recovering {
         return Err(Refused::NotRecovering);
     }
@@ -309,10 +321,10 @@ fn recover(
         legacy_stale: authority == Backend::Storage,
         storage_stale: authority == Backend::Legacy,
         lineage: facts.lineage.clone(),
-        ..steady(current, facts, actor, reason)
+        ..steady(current, facts, cause)
     };
     let evidence = json!({"authority": authority.as_str(), "epoch_seen": seen.0});
-    let mut change = change(after, "recover", "operator", evidence);
+    let mut change = change(after, "recover", "operator", cause, evidence);
     change.conversion = Conversion::Void;
     Ok(change)
 }
@@ -322,49 +334,173 @@ fn refuses_bypass(stage: Stage, options: &ControlOptions) -> bool {
     options.bypass_always_refused || stage >= Stage::Live
 }
 
-fn still(current: &State, drain: Epoch) -> Result<(), Refused> {
-    if current.epoch == drain {
+/// A drain is proven by its epoch: no other change may come in between.
+fn at_rest(current: &State) -> Result<(), Refused> {
+    match current.phase {
+        Phase::Steady => Ok(()),
+        Phase::Draining => Err(Refused::Draining),
+        Phase::Recovering => Err(Refused::Recovering),
+    }
+}
+
+fn expect(current: &State, expected: Epoch) -> Result<(), Refused> {
+    if current.epoch == expected {
         Ok(())
     } else {
         Err(Refused::EpochMoved {
-            expected: drain,
+            expected,
             actual: current.epoch,
         })
     }
 }
 
-/// The next epoch, otherwise as it is; who and why are of this change, since when is not.
-fn noted(current: &State, actor: &str, reason: &str) -> State {
+/// The next epoch, otherwise as it is: who brought the stage about, and since when, stays.
+fn noted(current: &State) -> State {
     State {
         epoch: current.epoch.next(),
-        actor: actor.to_owned(),
-        reason: reason.to_owned(),
         ..current.clone()
     }
 }
 
 /// The next epoch, at rest from now on.
-fn steady(current: &State, facts: &Facts, actor: &str, reason: &str) -> State {
+fn steady(current: &State, facts: &Facts, cause: &Cause) -> State {
     State {
         phase: Phase::Steady,
         since_us: facts.now_us,
+        actor: cause.actor.clone(),
+        reason: cause.reason.clone(),
         drain_deadline_us: None,
         drain_to: None,
         coordinator: None,
-        ..noted(current, actor, reason)
+        ..noted(current)
     }
 }
 
-fn change(after: State, step: &'static str, kind: &'static str, evidence: Value) -> Change {
+fn change(
+    after: State,
+    step: &'static str,
+    kind: &'static str,
+    cause: &Cause,
+    evidence: Value,
+) -> Change {
     Change {
         after,
         conversion: Conversion::Keep,
         entry: AuditEntry {
             step,
             kind,
+            cause: cause.clone(),
             ticket: None,
             forced: false,
+            overridden: vec![],
             evidence,
         },
+    }
+}
+
+/// A change that somebody asked for, with what they said.
+fn requested(after: State, step: &'static str, request: &TransitionRequest, plan: &Plan) -> Change {
+    let kind = request.kind.as_str();
+    let mut change = change(
+        after,
+        step,
+        kind,
+        &Cause::of(request),
+        request.evidence.clone(),
+    );
+    change.entry.ticket.clone_from(&request.ticket);
+    change.entry.forced = request.force;
+    change.entry.overridden = plan.overridden.iter().map(Refused::to_string).collect();
+    change
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(stage: Stage, phase: Phase) -> State {
+        State {
+            stage,
+            phase,
+            ..State::initial(0, "here".to_owned())
+        }
+    }
+
+    fn verdict(stale: bool) -> Ask {
+        Ask::Judge {
+            verdict: Verdict {
+                backend: Backend::Legacy,
+                stale,
+                expected_epoch: Some(Epoch(1)),
+                evidence: Value::Null,
+            },
+            cause: Cause::new("ada", "a test"),
+        }
+    }
+
+    fn decide(ask: &Ask, current: &State) -> Result<Change, Refused> {
+        ask.decide(current, &Facts::default(), &ControlOptions::default())
+    }
+
+    #[test]
+    fn a_backend_found_stale_ends_a_drain_and_good_news_waits_for_it() {
+        let draining = state(Stage::RampDown, Phase::Draining);
+        let ended = decide(&verdict(true), &draining).unwrap().after;
+        assert_eq!((ended.phase, ended.legacy_stale), (Phase::Steady, true));
+        assert_eq!(decide(&verdict(false), &draining), Err(Refused::Draining));
+    }
+
+    #[test]
+    fn a_verdict_is_void_once_anything_has_changed() {
+        let later = State {
+            epoch: Epoch(2),
+            ..state(Stage::RampDown, Phase::Steady)
+        };
+        assert!(matches!(
+            decide(&verdict(false), &later),
+            Err(Refused::EpochMoved { .. })
+        ));
+    }
+
+    #[test]
+    fn rearming_leaves_on_show_who_brought_the_stage_about() {
+        let latched = State {
+            latched: true,
+            ..state(Stage::DualWrite, Phase::Steady)
+        };
+        let change = decide(&Ask::Rearm(Cause::new("ada", "mended")), &latched).unwrap();
+        assert_eq!(change.after.reason, latched.reason);
+        assert_eq!(change.entry.cause.reason, "mended");
+    }
+
+    #[test]
+    fn lost_history_raises_the_epoch_past_all_that_was_seen_and_is_reported_once() {
+        let ask = Ask::Lost {
+            seen: Epoch(9),
+            cause: Cause::new("replica", "history was lost"),
+        };
+        let lost = decide(&ask, &state(Stage::Live, Phase::Steady))
+            .unwrap()
+            .after;
+        assert_eq!((lost.epoch, lost.phase), (Epoch(10), Phase::Recovering));
+        assert_eq!(decide(&ask, &lost), Err(Refused::Recovering));
+    }
+
+    #[test]
+    fn recovering_believes_one_side_and_marks_the_other_stale() {
+        let recover = |authority| Ask::Recover {
+            authority,
+            seen: Epoch(3),
+            cause: Cause::new("ada", "restored"),
+        };
+        let lost = state(Stage::Live, Phase::Recovering);
+        let legacy = decide(&recover(Backend::Legacy), &lost).unwrap().after;
+        assert_eq!((legacy.stage, legacy.storage_stale), (Stage::Off, true));
+        let storage = decide(&recover(Backend::Storage), &lost).unwrap().after;
+        assert_eq!(
+            (storage.stage, storage.legacy_stale),
+            (Stage::RampDown, true)
+        );
+        assert!(storage.bypass_refused && storage.generation == lost.generation + 1);
     }
 }

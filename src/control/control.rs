@@ -11,7 +11,8 @@ use crate::clock::boottime;
 use crate::contract::Epoch;
 use crate::sql::{Db, Fault};
 
-use super::audit::{self, ActionRecord, ChainReport, TransitionRecord};
+use super::audit::{self, ActionRecord, TransitionRecord};
+use super::chain::{self, ChainReport};
 use super::ddl;
 use super::options::ControlOptions;
 use super::replica::{self, Replica, Skew};
@@ -38,6 +39,9 @@ pub(super) struct Inner {
     pub(super) pulse: Mutex<Pulse>,
     /// One look at the laggards at a time.
     pub(super) confirming: Mutex<()>,
+    /// While the database is out of reach: when a read may ask it again, in microseconds of the boot clock; 0
+    /// otherwise.
+    pub(super) ask_again_us: AtomicI64,
     /// No replica serves under an epoch older than this.
     pub(super) confirmed: AtomicI64,
     /// Writes to storage whose debt to legacy is not in the journal yet.
@@ -67,8 +71,6 @@ pub(super) struct Pulse {
     pub(super) acknowledged: Epoch,
     /// When the last successful beat was sent, on the boot clock.
     pub(super) sent_at: Duration,
-    /// When the last beat failed, on the boot clock.
-    pub(super) failed_at: Option<Duration>,
     /// The database's clock at the last beat.
     pub(super) now_us: i64,
     pub(super) skew: Skew,
@@ -98,11 +100,11 @@ impl Control {
                     seen: Epoch(0),
                     acknowledged: Epoch(0),
                     sent_at: Duration::ZERO,
-                    failed_at: None,
                     now_us: 0,
                     skew: Skew::default(),
                 }),
                 confirming: Mutex::new(()),
+                ask_again_us: AtomicI64::new(0),
                 confirmed: AtomicI64::new(0),
                 debts: AtomicU64::new(0),
                 debt_dropped: AtomicBool::new(false),
@@ -193,7 +195,7 @@ impl Control {
     /// # Errors
     /// See [`Fault`].
     pub async fn verify_chain(&self) -> Result<ChainReport, Fault> {
-        audit::verify_chain(&self.inner.db).await
+        chain::verify_chain(&self.inner.db).await
     }
 
     /// Records an act that weakens a guard, in a transaction of its own.

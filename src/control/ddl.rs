@@ -102,7 +102,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             RETURN (SELECT system_identifier::text FROM pg_control_system())
                 || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8);
         EXCEPTION WHEN insufficient_privilege THEN
-            RETURN 'unknown';
+            RETURN 'withheld';
         END $$",
     ],
     sqlite: &[],

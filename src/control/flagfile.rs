@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::contract::Epoch;
 use crate::sql::{Db, Fault, Tx};
 
-use super::audit::hex;
+use super::chain::hex;
 use super::control::Control;
 use super::error::TransitionError;
 use super::plan::{Refused, TransitionKind, TransitionRequest};

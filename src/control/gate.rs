@@ -20,17 +20,18 @@ use super::error::TransitionError;
 use super::flagfile::FlagDigest;
 use super::options::ControlOptions;
 use super::plan::Refused;
+use super::replica::{self, DEAD_AFTER};
 use super::state::{self, State};
-use crate::stage::Stage;
+use crate::stage::{Backend, Stage};
 
 /// How long one attempt queues for the gate.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long writers are let through between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Where transitions are announced (PostgreSQL `NOTIFY`).
+pub(super) const CHANNEL: &str = "cutover";
 /// Owed entries are counted no further: only none at all means anything to a transition.
 const OWED_COUNT_MAX: i64 = 10_000;
-/// A replica whose lease ran out this long ago has died; before, it may merely be frozen.
-pub(super) const DEAD_AFTER: Duration = Duration::from_secs(30);
 
 /// A change that was committed.
 #[derive(Clone, PartialEq, Debug)]
@@ -138,6 +139,7 @@ impl Attempt<'_> {
         let record = TransitionRecord::of(&current, &change, facts.now_us, &self.request_id);
         audit::record_transition(&mut tx, &record).await?;
         self.record_action(&mut tx, &current, &change).await?;
+        self.account_for_the_dead(&mut tx).await?;
         notify(&mut tx, change.after.epoch).await?;
         tx.commit().await?;
         Ok(Changed {
@@ -178,6 +180,16 @@ impl Attempt<'_> {
         }
     }
 
+    /// Once legacy is known to be stale, the replicas that died with debts to it have told all they could.
+    async fn account_for_the_dead(&self, tx: &mut Tx) -> Result<(), Fault> {
+        match self.ask {
+            Ask::Judge { verdict, .. } if verdict.stale && verdict.backend == Backend::Legacy => {
+                replica::bury(tx).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Acts that weaken a guard are listed apart, too.
     async fn record_action(
         &self,
@@ -187,22 +199,23 @@ impl Attempt<'_> {
     ) -> Result<(), Fault> {
         let kind = match self.ask {
             Ask::Move(request) if request.force => "force",
-            Ask::Rearm { .. } => "rearm",
+            Ask::Rearm(_) => "rearm",
             Ask::Recover { .. } => "recover",
             Ask::Move(_)
             | Ask::FinishDrain { .. }
             | Ask::GiveUpDrain { .. }
             | Ask::Judge { .. }
-            | Ask::Bypass { .. }
+            | Ask::Bypass(_)
             | Ask::Lost { .. } => return Ok(()),
         };
-        let after = &change.after;
+        let (after, cause) = (&change.after, &change.entry.cause);
         let details = serde_json::json!({
             "epoch": after.epoch.0,
             "from": before.stage.as_str(),
             "to": after.drain_to.unwrap_or(after.stage).as_str(),
+            "overridden": change.entry.overridden,
         });
-        audit::record_action(tx, &after.actor, kind, &after.reason, &details)
+        audit::record_action(tx, &cause.actor, kind, &cause.reason, &details)
             .await
             .map(drop)
     }
@@ -241,8 +254,8 @@ async fn notify(tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {
     match tx.dialect() {
         Dialect::Postgres => tx
             .fetch(
-                "SELECT pg_notify('cutover', $1)::text",
-                vec![epoch.to_string().into()],
+                "SELECT pg_notify($1, $2)::text",
+                vec![CHANNEL.into(), epoch.to_string().into()],
             )
             .await
             .map(drop),

@@ -1,47 +1,80 @@
 //! The background life of a replica: it beats, and does what nobody else may be left to do.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use std::sync::atomic::Ordering;
+use crate::sql::{Fault, Listener};
 
-use crate::sql::Fault;
-
-use super::change::Ask;
+use super::change::{Ask, Cause, Verdict};
 use super::control::Control;
 use super::error::TransitionError;
+use super::gate::CHANNEL;
 use super::replica;
 use super::state::Phase;
 use crate::stage::{Backend, Stage};
 
 /// How often rows of replicas that are gone are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How long after a lost connection, or a failed attempt, to listen again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
 impl Control {
-    /// Beats every `heartbeat` until `shutdown`, then takes leave. One task per replica.
+    /// Beats every `heartbeat` and whenever a transition is announced, until `shutdown`; then takes leave. One task
+    /// per replica.
     pub async fn run(&self, shutdown: CancellationToken) {
+        // Side by side and not in turns: a wait for an announcement is not cut off in the middle by a beat.
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.beat_for_ever() => {}
+            () = self.listen_for_ever() => {}
+        }
+        self.take_leave().await;
+    }
+
+    async fn beat_for_ever(&self) {
         let mut beat = interval(self.inner.options.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pruned_at = Instant::now();
         let mut in_touch = true;
         loop {
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                _ = beat.tick() => {}
-            }
+            beat.tick().await;
             let result = self.keep(&mut pruned_at).await;
             match &result {
                 Err(fault) if in_touch => {
-                    tracing::warn!(%fault, "the control state is out of reach")
+                    tracing::warn!(%fault, "the control state is out of reach");
                 }
                 Ok(()) if !in_touch => tracing::info!("the control state is in reach again"),
                 Ok(()) | Err(_) => {}
             }
             in_touch = result.is_ok();
         }
-        self.take_leave().await;
+    }
+
+    /// Announcements only make it faster: what is missed here, the next beat brings.
+    async fn listen_for_ever(&self) {
+        loop {
+            match Listener::start(&self.inner.db, CHANNEL).await {
+                Ok(mut listener) => self.listen(&mut listener).await,
+                Err(fault) => tracing::debug!(%fault, "cannot listen for transitions yet"),
+            }
+            sleep(LISTEN_AGAIN).await;
+        }
+    }
+
+    /// Until the connection is lost. Listening comes first and reading after, so nothing falls in between.
+    async fn listen(&self, listener: &mut Listener) {
+        loop {
+            if let Err(fault) = self.refresh().await {
+                tracing::debug!(%fault, "a transition was announced and could not be read yet");
+            }
+            if let Err(fault) = listener.recv().await {
+                tracing::debug!(%fault, "announcements of transitions may have been missed");
+                return;
+            }
+        }
     }
 
     async fn keep(&self, pruned_at: &mut Instant) -> Result<(), Fault> {
@@ -72,9 +105,8 @@ impl Control {
     /// P15: a debt that was dropped, or died with its replica, makes legacy stale.
     async fn account_for_lost_debts(&self) -> Result<(), Fault> {
         let dropped = self.inner.debt_dropped.load(Ordering::SeqCst);
-        let snapshot = self.snapshot();
-        let matters = snapshot.stage == Stage::RampDown && !snapshot.legacy_stale;
-        let died = matters && replica::died_dirty(&self.inner.db).await?;
+        let ramping_down = self.snapshot().stage == Stage::RampDown;
+        let died = ramping_down && replica::died_dirty(&self.inner.db).await?;
         if !dropped && !died {
             return Ok(());
         }
@@ -83,13 +115,14 @@ impl Control {
         } else {
             "a replica died with writes that legacy may lack"
         };
-        let ask = Ask::Judge {
+        let verdict = Verdict {
             backend: Backend::Legacy,
             stale: true,
-            actor: self.inner.options.replica_id.clone(),
-            reason: reason.to_owned(),
+            expected_epoch: None,
             evidence: serde_json::Value::Null,
         };
+        let cause = Cause::new(&self.inner.options.replica_id, reason);
+        let ask = Ask::Judge { verdict, cause };
         match self.change(ask).await {
             Ok(_epoch) => {
                 if dropped {

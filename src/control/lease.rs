@@ -10,19 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::clock::boottime;
+use crate::clock::{boottime, micros};
 use crate::contract::{Code, Epoch, Error};
 use crate::sql::Fault;
 
-use super::change::Ask;
+use super::change::{Ask, Cause};
 use super::control::{Control, Inner, Pulse, outdated};
 use super::error::TransitionError;
 use super::plan::Refused;
 use super::replica::{self, Beat};
 use super::snapshot::Snapshot;
-use super::state::Phase;
+use super::state::{LINEAGE_WITHHELD, Phase};
 use crate::stage::Stage;
 
 /// How often the laggards are looked at while a write waits for them.
@@ -63,19 +63,22 @@ impl Control {
     /// # Errors
     /// What was last known, when it cannot be known whether that still holds.
     pub async fn snapshot_for_read(&self) -> Result<Arc<Snapshot>, LeaseLost> {
-        let held = self.inner.held.load_full();
-        if held.leased() {
-            return Ok(Arc::clone(&held.snapshot));
+        if let Some(snapshot) = self.leased_snapshot() {
+            return Ok(snapshot);
         }
-        drop(held);
-        // Reads do not queue up behind a database that has just been found out of reach.
-        let renewed =
-            tokio::time::timeout(self.inner.options.lease, self.refresh_sparingly()).await;
+        if self.inner.may_ask() {
+            let answer = timeout(self.inner.options.lease, self.refresh()).await;
+            if answer.is_err() {
+                self.inner.out_of_reach();
+            }
+        }
+        self.leased_snapshot()
+            .ok_or_else(|| LeaseLost(self.snapshot()))
+    }
+
+    fn leased_snapshot(&self) -> Option<Arc<Snapshot>> {
         let held = self.inner.held.load();
-        match renewed {
-            Ok(Ok(())) if held.leased() => Ok(Arc::clone(&held.snapshot)),
-            _ => Err(LeaseLost(Arc::clone(&held.snapshot))),
-        }
+        held.leased().then(|| Arc::clone(&held.snapshot))
     }
 
     /// Waits, in memory, until a write may begin, and returns what it is admitted under.
@@ -83,6 +86,10 @@ impl Control {
     /// # Errors
     /// It may not begin before `deadline`.
     pub async fn admit_write(&self, deadline: Instant) -> Result<Arc<Snapshot>, Held> {
+        let known = self.snapshot();
+        if known.pinned || known.phase == Phase::Steady && self.confirmed(known.epoch) {
+            return Ok(known);
+        }
         let mut news = self.watch();
         loop {
             let snapshot = Arc::clone(&news.borrow_and_update());
@@ -122,20 +129,6 @@ impl Control {
         super::task::run_to_end(async move { inner.beat_since(asked_at).await }).await
     }
 
-    async fn refresh_sparingly(&self) -> Result<(), Fault> {
-        let failed_at = match self.inner.pulse.try_lock() {
-            Ok(pulse) => pulse.failed_at,
-            // A beat is under way: join it.
-            Err(_busy) => None,
-        };
-        if failed_at.is_some_and(|at| boottime() < at + self.inner.options.heartbeat) {
-            return Err(Fault::Unavailable(
-                "the last heartbeat failed a moment ago".to_owned(),
-            ));
-        }
-        self.refresh().await
-    }
-
     fn confirmed(&self, epoch: Epoch) -> bool {
         self.inner.confirmed.load(Ordering::Acquire) >= epoch.0
     }
@@ -162,6 +155,25 @@ impl Control {
 }
 
 impl Inner {
+    /// Whether a read may ask the database: always while it answers, else one read per heartbeat. The others are
+    /// not held up by a database that swallows every question until a timeout.
+    fn may_ask(&self) -> bool {
+        let due_us = self.ask_again_us.load(Ordering::Acquire);
+        let now_us = micros(boottime());
+        let next_us = now_us + micros(self.options.lease + self.options.heartbeat);
+        due_us == 0
+            || due_us <= now_us
+                && self
+                    .ask_again_us
+                    .compare_exchange(due_us, next_us, Ordering::AcqRel, Ordering::Acquire)
+                    .is_ok()
+    }
+
+    fn out_of_reach(&self) {
+        let due_us = micros(boottime() + self.options.heartbeat);
+        self.ask_again_us.store(due_us, Ordering::Release);
+    }
+
     /// Beats, unless one that was sent after `asked_at` has come back already.
     async fn beat_since(&self, asked_at: Duration) -> Result<(), Fault> {
         let mut pulse = self.pulse.lock().await;
@@ -174,7 +186,7 @@ impl Inner {
                 Ok(()) if pulse.acknowledged < self.held.load().snapshot.epoch => {}
                 Ok(()) => return Ok(()),
                 Err(fault) => {
-                    pulse.failed_at = Some(boottime());
+                    self.out_of_reach();
                     return Err(fault);
                 }
             }
@@ -190,7 +202,8 @@ impl Inner {
         if let Some(fault) = outdated(&beat.state) {
             return Err(fault);
         }
-        let lost = beat.state.epoch < pulse.seen || beat.lineage != beat.state.lineage;
+        let lost =
+            beat.state.epoch < pulse.seen || !same_lineage(&beat.lineage, &beat.state.lineage);
         let mut snapshot = Snapshot::of(&beat.state, pulse.pin);
         if lost && pulse.pin.is_none() {
             snapshot.phase = Phase::Recovering;
@@ -209,7 +222,7 @@ impl Inner {
         pulse.seen = pulse.seen.max(beat.state.epoch);
         pulse.acknowledged = acknowledged;
         pulse.sent_at = sent_at;
-        pulse.failed_at = None;
+        self.ask_again_us.store(0, Ordering::Release);
         pulse.now_us = beat.now_us;
         pulse.skew = beat.skew;
         pulse.state = Some(beat.state);
@@ -230,7 +243,7 @@ impl Inner {
     async fn report_lost_history(&self, seen: Epoch) -> Result<(), Fault> {
         let ask = Ask::Lost {
             seen,
-            actor: self.options.replica_id.clone(),
+            cause: Cause::new(&self.options.replica_id, "history was lost"),
         };
         match self.make_now(&ask).await {
             Ok(changed) => {
@@ -247,4 +260,9 @@ impl Inner {
             Err(error) => Err(Fault::Unavailable(error.to_string())),
         }
     }
+}
+
+/// Where the database withholds its lineage, only the epoch can tell.
+fn same_lineage(found: &str, known: &str) -> bool {
+    found == known || found == LINEAGE_WITHHELD || known == LINEAGE_WITHHELD
 }

@@ -2,12 +2,13 @@
 //!
 //! It lives in one row of the legacy database. Whoever changes it does so in one short transaction under the
 //! gate (`gate`), by a pure decision (`plan`, `change`) that also says what becomes of the journal
-//! (`convert`), with one audit record per epoch (`audit`). Every replica keeps a picture of the row
+//! (`convert`), with one audit record per epoch (`audit`, `chain`). Every replica keeps a picture of the row
 //! (`snapshot`) that it may rely on for one lease (`lease`, `replica`), renewed in the background
 //! (`keeper`). A move that needs an empty journal drains first (`transition`). Nothing here touches a row of
 //! the application.
 
 mod audit;
+mod chain;
 mod change;
 #[expect(
     clippy::module_inception,
@@ -34,9 +35,9 @@ mod transition;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{
-    ActionRecord, ChainReport, TransitionRecord, actions, history, record_action, verify_chain,
-};
+pub use audit::{ActionRecord, TransitionRecord, actions, history, record_action};
+pub use chain::{ChainReport, verify_chain};
+pub use change::Verdict;
 pub use control::Control;
 pub use ddl::{GATE_LOCK, MIGRATIONS, Migration, VERSION, install, install_sql, migrate};
 pub use debt::LegacyDebt;

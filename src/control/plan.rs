@@ -135,6 +135,13 @@ impl TransitionKind {
         }
     }
 
+    fn latches(self) -> bool {
+        match self {
+            Self::Guard | Self::Rollback => true,
+            Self::Operator | Self::File | Self::Proxy => false,
+        }
+    }
+
     fn only_goes_back(self) -> bool {
         match self {
             Self::Guard | Self::Rollback | Self::Proxy => true,
@@ -183,7 +190,7 @@ pub fn plan(current: &State, request: &TransitionRequest) -> Result<Plan, Refuse
         from,
         to,
         drains: drains(from, to),
-        latches: request.kind.only_goes_back(),
+        latches: request.kind.latches(),
         overridden: vec![],
     };
     objections(current, request, &plan)

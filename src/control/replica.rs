@@ -11,13 +11,14 @@ use serde::Serialize;
 
 use crate::clock::{micros, unix_us};
 use crate::contract::Epoch;
-use crate::sql::{Arg, Db, Dialect, Fault};
+use crate::sql::{Arg, Db, Dialect, Fault, Tx};
 
-use super::gate::DEAD_AFTER;
 use super::options::ControlOptions;
 use super::state::{State, lineage_sql, not_installed};
 use super::task;
 
+/// A replica whose lease ran out this long ago has died; before, it may merely be frozen.
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// Rows of replicas that are silent for this long are removed.
 const PRUNE_AFTER: Duration = Duration::from_secs(600);
 
@@ -184,11 +185,21 @@ pub(super) async fn died_dirty(db: &Db) -> Result<bool, Fault> {
     Ok(!rows.is_empty())
 }
 
+/// Removes the rows of replicas that died dirty, in the transaction that marks legacy stale for them.
+pub(super) async fn bury(tx: &mut Tx) -> Result<(), Fault> {
+    tx.control(
+        "DELETE FROM cutover.replicas WHERE dirty AND lease_until_us + $1 <= cutover.now_us()",
+        vec![micros(DEAD_AFTER).into()],
+    )
+    .await
+    .map(drop)
+}
+
 /// Removes rows of replicas that are gone, except those whose debts are not accounted for yet.
 pub(super) async fn prune(db: &Db) -> Result<(), Fault> {
     db.control(
         "DELETE FROM cutover.replicas WHERE lease_until_us + $1 <= cutover.now_us()
-         AND (NOT dirty OR EXISTS (SELECT 1 FROM cutover.state WHERE legacy_stale))",
+         AND (NOT dirty OR EXISTS (SELECT 1 FROM cutover.state WHERE stage <> 'ramp_down'))",
         vec![micros(PRUNE_AFTER).into()],
     )
     .await

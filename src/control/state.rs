@@ -262,6 +262,9 @@ pub(super) async fn lineage(tx: &mut Tx) -> Result<String, Fault> {
     rows.first().ok_or_else(not_installed)?.some_text(0)
 }
 
+/// What `cutover.lineage_v1()` answers where it may not look.
+pub(super) const LINEAGE_WITHHELD: &str = "withheld";
+
 /// The expression for it. A SQLite file has no timeline; a restored one shows by its epoch alone.
 pub(super) fn lineage_sql(dialect: Dialect) -> &'static str {
     match dialect {

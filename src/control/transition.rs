@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::contract::Epoch;
 use crate::sql::Fault;
 
-use super::change::Ask;
+use super::change::{Ask, Cause, Verdict};
 use super::control::{Control, Inner};
 use super::error::TransitionError;
 use super::flagfile::FlagDigest;
@@ -63,31 +62,21 @@ impl Control {
     /// # Errors
     /// Why it was not lifted.
     pub async fn rearm(&self, actor: &str, reason: &str) -> Result<Epoch, TransitionError> {
-        let (actor, reason) = (actor.to_owned(), reason.to_owned());
-        self.change(Ask::Rearm { actor, reason }).await
+        self.change(Ask::Rearm(Cause::new(actor, reason))).await
     }
 
-    /// Declares that `backend` lacks acknowledged writes, or, after a full verify, that it no longer does.
+    /// Declares that a backend lacks acknowledged writes, or, after a full verify, that it no longer does.
     ///
     /// # Errors
     /// Why it was not recorded.
     pub async fn judge(
         &self,
-        backend: Backend,
-        stale: bool,
+        verdict: Verdict,
         actor: &str,
         reason: &str,
-        evidence: Value,
     ) -> Result<Epoch, TransitionError> {
-        let (actor, reason) = (actor.to_owned(), reason.to_owned());
-        self.change(Ask::Judge {
-            backend,
-            stale,
-            actor,
-            reason,
-            evidence,
-        })
-        .await
+        let cause = Cause::new(actor, reason);
+        self.change(Ask::Judge { verdict, cause }).await
     }
 
     /// Ends the phase `recovering`: `authority` is believed, the other side is stale, and what was owed is void.
@@ -100,13 +89,11 @@ impl Control {
         actor: &str,
         reason: &str,
     ) -> Result<Epoch, TransitionError> {
-        let (actor, reason) = (actor.to_owned(), reason.to_owned());
         let seen = self.inner.pulse.lock().await.seen;
         self.change(Ask::Recover {
             authority,
             seen,
-            actor,
-            reason,
+            cause: Cause::new(actor, reason),
         })
         .await
     }
@@ -119,8 +106,9 @@ impl Control {
         {
             return Ok(());
         }
-        let actor = self.inner.options.replica_id.clone();
-        match self.change(Ask::Bypass { refused, actor }).await {
+        let actor = &self.inner.options.replica_id;
+        let cause = Cause::new(actor, "legacy.bypass was configured");
+        match self.change(Ask::Bypass(cause)).await {
             Ok(_epoch) => Ok(()),
             Err(TransitionError::Fault(fault)) => Err(fault),
             Err(error) => Err(Fault::Unavailable(error.to_string())),
@@ -194,7 +182,7 @@ impl Control {
             drain: draining.epoch,
         };
         let error = loop {
-            // Our own acknowledgement is among those that a way back from ramp_down waits for.
+            // Writers hold from now on; and our own acknowledgement is among those that a way back from ramp_down waits for.
             self.notice().await;
             let error = match self.try_to_finish(&finish, give_up_at).await {
                 Ok(changed) => return Ok((changed.after, began_at.elapsed())),
@@ -236,8 +224,7 @@ impl Control {
     pub(super) async fn give_up(&self, drain: Epoch, why: &str) {
         let ask = Ask::GiveUpDrain {
             drain,
-            actor: self.inner.options.replica_id.clone(),
-            reason: why.to_owned(),
+            cause: Cause::new(&self.inner.options.replica_id, why),
         };
         match self.inner.make_now(&ask).await {
             Ok(_) | Err(TransitionError::Refused(_)) => {}

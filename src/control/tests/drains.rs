@@ -10,6 +10,7 @@ on_both!(
     an_orphaned_drain_is_given_up_by_another_replica,
     going_back_from_ramp_down_waits_for_unrecorded_debts,
     a_dropped_debt_makes_legacy_stale,
+    a_replica_that_died_dirty_makes_legacy_stale_once,
 );
 
 async fn a_drain_gives_up_while_anything_is_owed(bench: &Bench) {
@@ -145,6 +146,35 @@ async fn a_dropped_debt_makes_legacy_stale(bench: &Bench) {
     );
     shutdown.cancel();
     keeping.await.unwrap();
+}
+
+async fn a_replica_that_died_dirty_makes_legacy_stale_once(bench: &Bench) {
+    bench.begin_in(Stage::RampDown).await;
+    let long_dead = "INSERT INTO cutover.replicas (id, version, config_digest, epoch, seen_us, lease_until_us, dirty)
+        VALUES ('dead', '0', '', 1, 0, 1, TRUE)";
+    bench.db.control(long_dead, vec![]).await.unwrap();
+    let control = bench.replica().await;
+    let refused = control.transition(to(Stage::Live)).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            TransitionError::Refused(Refused::Stale(Backend::Legacy))
+        ),
+        "{refused}"
+    );
+    let shutdown = CancellationToken::new();
+    let (keeper, stop) = (control.clone(), shutdown.clone());
+    let keeping = tokio::spawn(async move { keeper.run(stop).await });
+    let mut news = control.watch();
+    news.wait_for(|snapshot| snapshot.legacy_stale)
+        .await
+        .unwrap();
+    shutdown.cancel();
+    keeping.await.unwrap();
+    assert!(control.replicas().await.unwrap().is_empty());
+    let records = control.history(10).await.unwrap();
+    let stale = records.iter().filter(|record| record.step == "stale");
+    assert_eq!(stale.count(), 1);
 }
 
 #[tokio::test]

@@ -12,6 +12,8 @@ on_both!(
     after_a_rollback_nothing_advances_until_rearmed,
     a_changed_or_removed_record_breaks_the_chain,
     a_dry_run_changes_nothing,
+    a_transition_whose_caller_is_gone_still_ends,
+    the_database_refuses_bypass_from_the_start_where_configured,
     installing_again_changes_nothing,
     a_content_of_the_flag_file_is_applied_once_across_replicas,
 );
@@ -31,7 +33,16 @@ async fn the_ladder_is_climbed_and_every_step_is_on_record(bench: &Bench) {
         TransitionError::Refused(Refused::Stale(Backend::Storage))
     ));
     control
-        .judge(Backend::Storage, false, "verify", "clean", json!({}))
+        .judge(
+            Verdict {
+                backend: Backend::Storage,
+                stale: false,
+                expected_epoch: Some(control.snapshot().epoch),
+                evidence: json!({"rows": 7}),
+            },
+            "verify",
+            "clean",
+        )
         .await
         .unwrap();
     let live = control.transition(to(Stage::Live)).await.unwrap();
@@ -233,4 +244,32 @@ async fn a_content_of_the_flag_file_is_applied_once_across_replicas(bench: &Benc
         .text("SELECT result FROM cutover.flag_requests WHERE result <> 'move'")
         .await;
     assert!(result.starts_with("refused: "), "{result}");
+}
+
+async fn a_transition_whose_caller_is_gone_still_ends(bench: &Bench) {
+    bench.begin_in(Stage::Shadow).await;
+    bench.owe(1, "copy", "storage", 0).await;
+    let control = bench.replica_with(impatient()).await;
+    let mut news = control.watch();
+    let caller = tokio::time::timeout(
+        Duration::from_millis(100),
+        control.transition(to(Stage::Live)),
+    );
+    assert!(caller.await.is_err());
+    news.wait_for(|snapshot| snapshot.reason.starts_with("gave up draining"))
+        .await
+        .unwrap();
+    assert_eq!(control.snapshot().phase, Phase::Steady);
+}
+
+async fn the_database_refuses_bypass_from_the_start_where_configured(bench: &Bench) {
+    let strict = ControlOptions {
+        bypass_always_refused: true,
+        ..ControlOptions::default()
+    };
+    let control = bench.replica_with(strict).await;
+    assert!(control.snapshot().bypass_refused);
+    control.transition(to(Stage::DualWrite)).await.unwrap();
+    assert!(control.snapshot().bypass_refused);
+    assert_eq!(control.history(10).await.unwrap()[1].step, "bypass");
 }
