@@ -27,10 +27,10 @@ impl Applier {
             if let Err(fault) = self.measure().await {
                 tracing::debug!(%fault, "the journal could not be measured");
             }
-            if tick.is_multiple_of(PRUNE_EVERY) {
-                if let Err(fault) = self.prune().await {
-                    tracing::warn!(%fault, "pruning failed");
-                }
+            if tick.is_multiple_of(PRUNE_EVERY)
+                && let Err(fault) = self.prune().await
+            {
+                tracing::warn!(%fault, "pruning failed");
             }
             tick = tick.wrapping_add(1);
             tokio::select! {

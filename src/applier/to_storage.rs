@@ -108,7 +108,7 @@ impl Applier {
         };
         let outcome = self.storage.replace_all(&payments).await;
         let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
-        let done = match react(outcome.as_ref().map(|()| ())) {
+        let done = match react(outcome.as_ref().copied()) {
             Reaction::Settle => claim.settle(self.legacy.db(), &seqs).await.map(drop),
             Reaction::Leave => Ok(()),
             Reaction::Release => {

@@ -113,13 +113,18 @@ fn page(status: &Value) -> String {
             at("/comparisons/confirmed")
         ),
     );
-    for promise in status
+    weakened(&mut page, status);
+    page.text
+}
+
+/// A line per promise that is weaker for want of a capability.
+fn weakened(page: &mut Page, status: &Value) {
+    let list = status
         .get("weakened")
-        .map_or(&[][..], |list| items(list, "weakened"))
-    {
+        .map_or(&[][..], |list| items(list, "weakened"));
+    for promise in list {
         page.line("weakened", &shown(Some(promise)));
     }
-    page.text
 }
 
 /// A line per backend.

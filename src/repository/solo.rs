@@ -109,11 +109,11 @@ impl Repository {
     }
 }
 
+/// Keys of one table, each its column values in key order.
+type Touched = (Arc<Table>, Vec<Vec<Value>>);
+
 /// The keys of the rows that a reply says were touched, by table.
-fn touched_rows(
-    order: &Order,
-    reply: &Reply,
-) -> Result<Vec<(Arc<Table>, Vec<Vec<Value>>)>, String> {
+fn touched_rows(order: &Order, reply: &Reply) -> Result<Vec<Touched>, String> {
     let value = reply.parse().map_err(|error| error.to_string())?;
     let replies: Vec<Value> = match (order.write.transaction, value) {
         (true, Value::Array(replies)) => replies,

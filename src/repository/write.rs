@@ -117,10 +117,11 @@ impl Repository {
     }
 
     async fn turn(self: &Arc<Self>, snapshot: &Arc<Snapshot>, order: &Order) -> Turn {
-        if order.id_is_new && snapshot.stage <= Stage::Live {
-            if let Err(fault) = self.forget_namesake(order).await {
-                return Turn::Blocked(errors::from_fault(fault, errors::Effect::Write, None));
-            }
+        if order.id_is_new
+            && snapshot.stage <= Stage::Live
+            && let Err(fault) = self.forget_namesake(order).await
+        {
+            return Turn::Blocked(errors::from_fault(fault, errors::Effect::Write, None));
         }
         match snapshot.stage {
             Stage::Off | Stage::DualWrite | Stage::Shadow => {

@@ -16,8 +16,8 @@ const LAYERS: [(u8, &[&str]); 9] = [
     (1, &["schema", "hub", "server"]),
     (2, &["compare", "sql"]),
     (3, &["telemetry"]),
-    (4, &["divergence", "journal", "storage", "config"]),
-    (5, &["legacy", "control", "observe", "guard"]),
+    (4, &["divergence", "journal", "storage"]),
+    (5, &["legacy", "control", "observe", "guard", "config"]),
     (
         6,
         &[

@@ -1,9 +1,10 @@
 //! Writes in `live`: storage first, then legacy, and the caller is answered after both.
 //!
-//! 1. Keys are resolved (`plan`). 2. A durable intent on all of them keeps every other write of them out.
-//! 3. Storage is asked, with the keys and the original predicate. 4. Its reply is believed only if it is
-//! the row that was written (`echo`). 5. One legacy commit applies it, settles the intent and records the
-//! operation.
+//! 1. Keys are resolved (`plan`).
+//! 2. A durable intent on all of them keeps every other write of them out.
+//! 3. Storage is asked, with the keys and the original predicate.
+//! 4. Its reply is believed only if it is the row that was written (`echo`).
+//! 5. One legacy commit applies it, settles the intent and records the operation.
 //!
 //! Whatever goes wrong in between, the record of the operation knows: the next turn reads it.
 
