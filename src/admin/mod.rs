@@ -105,6 +105,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/admin/transitions", get(look::transitions))
         .route("/admin/divergences", get(look::divergences))
         .route("/admin/journal", get(look::journal))
+        .route("/admin/journal/{seq}", get(look::entry))
         .route("/admin/config", get(look::config))
         .route(
             "/admin/events",

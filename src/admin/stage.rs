@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::contract::{Code, Epoch, Error};
-use crate::control::{TransitionKind, TransitionRequest, Transitioned};
+use crate::control::{
+    Blocker, Refused, TransitionError, TransitionKind, TransitionRequest, Transitioned,
+};
 use crate::stage::Stage;
 
 use super::AdminState;
@@ -47,7 +49,7 @@ struct RollbackBody {
 struct Moved {
     epoch: Epoch,
     from: Stage,
-    to: Stage,
+    stage: Stage,
     pause_ms: u64,
 }
 
@@ -60,8 +62,7 @@ struct Rehearsal {
     to: Stage,
     /// It would be made.
     possible: bool,
-    /// What the control says against it, whatever is forced.
-    refused: Option<Value>,
+    /// What stands in its way; some of it may yield to `force`.
     readiness: Readiness,
 }
 
@@ -169,18 +170,30 @@ async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
 async fn rehearse(state: &AdminState, wish: TransitionRequest) -> Answer {
     let snapshot = state.control.snapshot();
     let (to, forced) = (wish.to, wish.force);
-    let refused = state.control.transition(wish).await.err().map(Error::from);
+    let refused = state.control.transition(wish).await.err();
     let asked = status::ask(state).await;
-    let readiness = status::readiness(state, &snapshot, asked.as_ref());
-    let backward = to <= snapshot.stage;
+    let mut readiness = status::readiness(state, &snapshot, asked.as_ref());
+    if to <= snapshot.stage {
+        // The way back needs no readiness, only the control's consent.
+        readiness.blockers.clear();
+    }
+    let possible = refused.is_none() && (forced || readiness.blockers.is_empty());
+    match refused {
+        // Among the blockers already, by its own name.
+        None | Some(TransitionError::Refused(Refused::Latched)) => {}
+        Some(error) => readiness.blockers.push(Blocker {
+            code: "refused",
+            message: error.to_string(),
+        }),
+    }
+    readiness.next = Some(to);
+    readiness.ready = readiness.blockers.is_empty();
     ok(&Rehearsal {
         dry_run: true,
         epoch: snapshot.epoch,
         from: snapshot.stage,
         to,
-        possible: refused.is_none() && (backward || forced || readiness.ready),
-        refused: refused
-            .map(|error| json!({"code": error.code.as_str(), "message": error.message})),
+        possible,
         readiness,
     })
 }
@@ -199,7 +212,7 @@ async fn make(state: &AdminState, wish: TransitionRequest, kind: &str) -> Answer
     ok(&Moved {
         epoch,
         from,
-        to,
+        stage: to,
         pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
     })
 }

@@ -94,20 +94,29 @@ pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fa
     Ok(!rows.is_empty())
 }
 
+/// What `OpenEntry::read` reads, in its order.
+const ENTRY: &str = "SELECT seq, kind, direction, tbl, key, op_id::text, \
+     (cutover.now_us() - created_us) / 1000000, attempts, parked FROM cutover.journal \
+     WHERE generation = (SELECT generation FROM cutover.state)";
+
 /// Open entries, oldest first, at most `limit`.
 ///
 /// # Errors
 /// See [`Fault`].
 pub async fn entries(db: &Db, limit: i64) -> Result<Vec<OpenEntry>, Fault> {
-    let rows = db
-        .control(
-            "SELECT seq, kind, direction, tbl, key, op_id::text, (cutover.now_us() - created_us) / 1000000, \
-             attempts, parked FROM cutover.journal \
-             WHERE generation = (SELECT generation FROM cutover.state) ORDER BY seq LIMIT $1",
-            vec![limit.into()],
-        )
-        .await?;
+    let sql = format!("{ENTRY} ORDER BY seq LIMIT $1");
+    let rows = db.control(&sql, vec![limit.into()]).await?;
     rows.iter().map(OpenEntry::read).collect()
+}
+
+/// One open entry, if it still is one.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn entry(db: &Db, seq: i64) -> Result<Option<OpenEntry>, Fault> {
+    let sql = format!("{ENTRY} AND seq = $1");
+    let rows = db.control(&sql, vec![seq.into()]).await?;
+    rows.first().map(OpenEntry::read).transpose()
 }
 
 impl OpenEntry {
