@@ -37,6 +37,8 @@ pub(super) enum Ask {
     Judge {
         backend: Backend,
         stale: bool,
+        /// Refused unless this is the epoch still: the verdict was reached under it.
+        reached: Option<Epoch>,
         actor: String,
         reason: String,
         evidence: Value,
@@ -115,10 +117,14 @@ impl Ask {
             Self::Judge {
                 backend,
                 stale,
+                reached,
                 actor,
                 reason,
                 evidence,
             } => {
+                if let Some(epoch) = reached {
+                    still(current, *epoch)?;
+                }
                 let mut after = noted(current, actor, reason);
                 match backend {
                     Backend::Legacy => after.legacy_stale = *stale,

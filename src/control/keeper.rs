@@ -86,6 +86,7 @@ impl Control {
         let ask = Ask::Judge {
             backend: Backend::Legacy,
             stale: true,
+            reached: None,
             actor: self.inner.options.replica_id.clone(),
             reason: reason.to_owned(),
             evidence: serde_json::Value::Null,

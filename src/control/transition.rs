@@ -67,7 +67,31 @@ impl Control {
         self.change(Ask::Rearm { actor, reason }).await
     }
 
-    /// Declares that `backend` lacks acknowledged writes, or, after a full verify, that it no longer does.
+    /// Declares, after a full and clean verify made wholly under `epoch`, that `backend` lacks no
+    /// acknowledged write.
+    ///
+    /// # Errors
+    /// Why it was not recorded; `EpochMoved` when the verdict is of an older epoch.
+    pub async fn verified(
+        &self,
+        backend: Backend,
+        epoch: Epoch,
+        actor: &str,
+        reason: &str,
+        evidence: Value,
+    ) -> Result<Epoch, TransitionError> {
+        self.change(Ask::Judge {
+            backend,
+            stale: false,
+            reached: Some(epoch),
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+            evidence,
+        })
+        .await
+    }
+
+    /// Declares that `backend` lacks acknowledged writes, or that it no longer does.
     ///
     /// # Errors
     /// Why it was not recorded.
@@ -83,6 +107,7 @@ impl Control {
         self.change(Ask::Judge {
             backend,
             stale,
+            reached: None,
             actor,
             reason,
             evidence,
