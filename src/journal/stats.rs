@@ -23,6 +23,15 @@ pub struct Owed {
     pub bypassed: i64,
 }
 
+/// What is owed of the entries up to some place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwedUntil {
+    /// Open entries.
+    pub open: i64,
+    /// Those among them that only an operator will move.
+    pub quarantined: i64,
+}
+
 /// One open entry, for people.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct OpenEntry {
@@ -63,9 +72,7 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
             vec![],
         )
         .await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| Fault::Unexpected("an aggregate without a row".to_owned()))?;
+    let row = some_row(&rows)?;
     Ok(Owed {
         to_storage: row.some_int(0)?,
         to_legacy: row.some_int(1)?,
@@ -98,6 +105,50 @@ pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fa
 const ENTRY: &str = "SELECT seq, kind, direction, tbl, key, op_id::text, \
      (cutover.now_us() - created_us) / 1000000, attempts, parked FROM cutover.journal \
      WHERE generation = (SELECT generation FROM cutover.state)";
+
+/// The last open entry's place; 0 when none is open.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn last_seq(db: &Db) -> Result<i64, Fault> {
+    let rows = db
+        .control(
+            "SELECT coalesce(max(seq), 0)::bigint FROM cutover.journal",
+            vec![],
+        )
+        .await?;
+    some_row(&rows)?.some_int(0)
+}
+
+/// What is owed in one direction of the entries up to `seq`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn owed_until(db: &Db, direction: Direction, seq: i64) -> Result<OwedUntil, Fault> {
+    let rows = db
+        .control(
+            "SELECT count(*)::bigint, \
+             coalesce(sum(CASE WHEN parked = $3 THEN 1 ELSE 0 END), 0)::bigint \
+             FROM cutover.journal WHERE seq <= $1 AND direction = $2 \
+             AND generation = (SELECT generation FROM cutover.state)",
+            vec![
+                seq.into(),
+                direction.as_str().into(),
+                Parked::Quarantined.as_str().into(),
+            ],
+        )
+        .await?;
+    let row = some_row(&rows)?;
+    Ok(OwedUntil {
+        open: row.some_int(0)?,
+        quarantined: row.some_int(1)?,
+    })
+}
+
+fn some_row(rows: &[Record]) -> Result<&Record, Fault> {
+    rows.first()
+        .ok_or_else(|| Fault::Unexpected("an aggregate without a row".to_owned()))
+}
 
 /// Open entries, oldest first, at most `limit`.
 ///
