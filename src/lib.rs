@@ -41,7 +41,6 @@ pub mod front;
 pub mod jobs;
 
 // Wiring.
-
 pub mod app;
 pub mod cli;
 pub mod config;

@@ -6,6 +6,7 @@ mod looking;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -19,8 +20,11 @@ use uuid::Uuid;
 use super::*;
 use crate::config::Role;
 use crate::control::{self, ControlOptions};
+use crate::repository::Parts;
 use crate::server::{self, ServerOptions};
+use crate::shadow::{CompareOptions, Comparer};
 use crate::sql::{Db, PoolOptions, TableSpec};
+use crate::storage::{Capabilities, HttpOptions, Storage, StorageOptions, Transport};
 use crate::telemetry::Metrics;
 use crate::{divergence, journal};
 
@@ -60,6 +64,10 @@ async fn plane(named_tokens: bool) -> Plane {
     tokio::spawn(async move { beating.0.run(beating.1).await });
     let storage_up = Arc::new(AtomicBool::new(true));
     let is_up = storage_up.clone();
+    let observer = Arc::new(Observer::new(Arc::new(
+        Metrics::new(["campaigns".to_owned()]).unwrap(),
+    )));
+    let jobs = Jobs::new(parts(&control, &legacy, &observer));
     let state = AdminState {
         control,
         legacy,
@@ -68,9 +76,8 @@ async fn plane(named_tokens: bool) -> Plane {
             weakened: vec!["counts are not compared".to_owned()],
             highest_stage: Stage::Complete,
         },
-        observer: Arc::new(Observer::new(Arc::new(
-            Metrics::new(["campaigns".to_owned()]).unwrap(),
-        ))),
+        observer,
+        jobs,
         tokens: ArcSwap::from_pointee(if named_tokens { tokens() } else { vec![] }),
         operator_token: TokenHash::of("written at start"),
         protect_metrics: false,
@@ -93,6 +100,44 @@ async fn plane(named_tokens: bool) -> Plane {
         storage_up,
         shutdown,
         folder,
+    }
+}
+
+/// Parts whose storage service is nowhere: no job of these tests calls it.
+fn parts(control: &Control, legacy: &Arc<Legacy>, observer: &Arc<Observer>) -> Parts {
+    let control = Arc::new(control.clone());
+    let storage = Storage::new(StorageOptions {
+        db: "campaign_db".to_owned(),
+        transport: Transport::Http(HttpOptions {
+            base_url: "http://127.0.0.1:9".to_owned(),
+            pool: 1,
+        }),
+        capabilities: Capabilities::all(),
+        rpc_deadline: Duration::from_secs(1),
+        inflight_max: 1,
+    });
+    let storage = Arc::new(storage.unwrap());
+    let options = CompareOptions {
+        sample: 1.0,
+        recheck_delay: Duration::from_millis(1),
+        recheck_max: 1,
+        rpc_deadline: Duration::from_secs(1),
+    };
+    let comparer = Comparer::new(
+        control.clone(),
+        legacy.clone(),
+        storage.clone(),
+        observer.clone(),
+        options,
+        1,
+    );
+    Parts {
+        control,
+        legacy: legacy.clone(),
+        storage,
+        observer: observer.clone(),
+        comparer,
+        owed: Arc::default(),
     }
 }
 

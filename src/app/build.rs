@@ -13,6 +13,7 @@ use crate::applier::{Applier, ApplierOptions};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
 use crate::control::{self, Control, ControlOptions, FlagFile};
 use crate::front::Doorway;
+use crate::jobs::Jobs;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::{Parts, Repository, RepositoryOptions};
@@ -40,6 +41,7 @@ pub struct Engine {
     pub applier: Arc<Applier>,
     /// What a reload changes.
     pub hot: Arc<ArcSwap<Hot>>,
+    pub(super) jobs: Arc<Jobs>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) flag: watch::Sender<FlagFile>,
     pub(super) http_tls: Option<Arc<Tls>>,
@@ -87,6 +89,7 @@ impl Engine {
             repository: Repository::new(parts.clone(), options.clone()),
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
+            jobs: Jobs::new(parts.clone()),
             metrics,
             flag: watch::Sender::new(FlagFile::Absent),
             http_tls: tls(config.http.tls.as_ref())?,
@@ -148,6 +151,7 @@ impl Engine {
             protect_metrics: config.admin.protect_metrics,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_view: ArcSwap::from_pointee(config.view()),
+            jobs: Arc::clone(&self.jobs),
             shutdown: CancellationToken::new(),
         }))
     }
@@ -181,6 +185,7 @@ impl Engine {
     /// Waits, within the grace, for what was begun: writes whose callers are gone, comparisons.
     pub(super) async fn drain(&self, config: &Config) {
         let work = async {
+            self.jobs.drain().await;
             self.repository.drain().await;
             self.parts.comparer.drain().await;
         };

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::{Extensions, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -56,12 +56,19 @@ struct VerifyBody {
     reason: String,
 }
 
-/// `POST /admin/backfill`, `POST /admin/verify`, `GET|DELETE /admin/jobs/{id}`.
-pub fn routes(jobs: Arc<Jobs>, actor_of: ActorOf) -> Router {
+/// For operators: `POST /admin/backfill`, `POST /admin/verify`, `DELETE /admin/jobs/{id}`.
+pub fn acting<S: Clone + Send + Sync + 'static>(jobs: Arc<Jobs>, actor_of: ActorOf) -> Router<S> {
     Router::new()
         .route("/admin/backfill", post(backfill))
         .route("/admin/verify", post(verify))
-        .route("/admin/jobs/{id}", get(look).delete(cancel))
+        .route("/admin/jobs/{id}", delete(cancel))
+        .with_state(Door { jobs, actor_of })
+}
+
+/// For viewers: `GET /admin/jobs/{id}`.
+pub fn looking<S: Clone + Send + Sync + 'static>(jobs: Arc<Jobs>, actor_of: ActorOf) -> Router<S> {
+    Router::new()
+        .route("/admin/jobs/{id}", get(look))
         .with_state(Door { jobs, actor_of })
 }
 

@@ -17,7 +17,7 @@ use crate::contract::{Code, Error};
 use crate::repository::Parts;
 use crate::verify::{self, VerifyOptions};
 
-pub use http::{ActorOf, routes};
+pub use http::{ActorOf, acting, looking};
 use job::Job;
 pub use job::JobKind;
 
