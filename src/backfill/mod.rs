@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::repository::Parts;
@@ -79,7 +80,7 @@ pub async fn run(
     let lines = progress.begin(&tables);
     walk.outlive_deadlines().await?;
     let mut fill = Fill {
-        pace: Pace::new(options.rate),
+        pace: Pace::new(options.rate, Instant::now()),
         window: options.window,
         chunk: options
             .chunk
@@ -124,7 +125,9 @@ impl Fill {
             self.walk.owe(table, &keys).await?;
             line.add(keys.len());
             rows += keys.len() as u64;
-            self.walk.rest_until(self.pace.after(keys.len())).await?;
+            self.walk
+                .rest_until(self.pace.after(keys.len(), Instant::now()))
+                .await?;
             if (keys.len() as u64) < self.chunk {
                 return Ok(rows);
             }
@@ -148,7 +151,9 @@ impl Fill {
             self.walk.wait_for_room(self.window).await?;
             self.walk.owe(table, &keys).await?;
             extra += keys.len() as u64;
-            self.walk.rest_until(self.pace.after(keys.len())).await?;
+            self.walk
+                .rest_until(self.pace.after(keys.len(), Instant::now()))
+                .await?;
             let Some(next) = page.next else {
                 return Ok(extra);
             };
