@@ -381,3 +381,53 @@ async fn one_of_a_kind_runs_at_a_time_and_a_cancelled_one_makes_room() {
     assert!(matches!(late, Err(JobError::ShuttingDown)));
     bench.gone().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_reached_over_http_by_whoever_the_layers_say() {
+    let bench = Bench::new(Capabilities::all()).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = crate::cli::AdminArgs {
+        admin: format!("http://{}", listener.local_addr().unwrap()),
+        token: None,
+    };
+    let router = routes(Arc::clone(&bench.jobs), |_| "eve".to_owned());
+    let options = crate::server::ServerOptions::default();
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(crate::server::serve(listener, router, options, stop));
+    let client = crate::cli::AdminClient::new(&admin).unwrap();
+
+    let body = json!({"tables": ["ads"], "reason": "a look"});
+    let started = client.post("/admin/verify", &body).await.unwrap();
+    let path = format!("/admin/jobs/{}", started["id"].as_str().unwrap());
+    client.delete(&path).await.unwrap();
+    let id = started["id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(bench.ended(id).await["state"], "cancelled");
+    let job = client.get(&path).await.unwrap();
+    assert_eq!(
+        (&job["kind"], &job["actor"]),
+        (&json!("verify"), &json!("eve"))
+    );
+
+    let unknown = client
+        .post("/admin/backfill", &json!({"table": "ads"}))
+        .await;
+    assert!(
+        unknown
+            .unwrap_err()
+            .to_string()
+            .starts_with("invalid_request")
+    );
+    let gone = client.get("/admin/jobs/none").await;
+    assert!(gone.unwrap_err().to_string().starts_with("not_found"));
+    let missing = json!({"tables": ["nothing"]});
+    let started = client.post("/admin/backfill", &missing).await.unwrap();
+    let job = bench
+        .ended(started["id"].as_str().unwrap().parse().unwrap())
+        .await;
+    assert_eq!(
+        (&job["state"], &job["error"]),
+        (&json!("failed"), &json!("no such table: nothing"))
+    );
+    bench.gone().await;
+}
