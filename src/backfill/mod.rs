@@ -92,7 +92,7 @@ pub async fn run(
         line.running(fill.walk.estimate(table).await);
         reports.push(TableReport {
             table: table.name.clone(),
-            rows: fill.from_legacy(table, line).await?,
+            rows: fill.every_legacy_key(table, line).await?,
             extra: fill.only_in_storage(table).await?,
         });
         line.done();
@@ -114,7 +114,7 @@ struct Fill {
 
 impl Fill {
     /// Owes every key that legacy has; returns how many.
-    async fn from_legacy(&mut self, table: &Table, line: &Line) -> Result<u64, WalkError> {
+    async fn every_legacy_key(&mut self, table: &Table, line: &Line) -> Result<u64, WalkError> {
         let (mut after, mut rows) = (None, 0);
         loop {
             self.walk.wait_for_room(self.window).await?;

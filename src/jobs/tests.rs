@@ -1,236 +1,33 @@
-//! Backfill and verify against a SQLite legacy and a running reference service, with an applier that pays.
+//! Backfill and verify between two running sides.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+mod bench;
 
-use serde_json::{Value, json};
-use tokio::sync::Notify;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use uuid::Uuid;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::applier::{Applier, ApplierOptions};
-use crate::control::{self, Control, ControlOptions, TransitionKind, TransitionRequest};
 use crate::divergence;
-use crate::journal;
-use crate::legacy::Legacy;
-use crate::observe::Observer;
-use crate::reference;
-use crate::shadow::{CompareOptions, Comparer};
-use crate::sql::{Db, PoolOptions, TableSpec};
-use crate::stage::Stage;
-use crate::storage::{Capabilities, Capability, HttpOptions, Storage, StorageOptions, Transport};
-use crate::telemetry::Metrics;
+use crate::stage::{Backend, Stage};
+use crate::storage::{Capabilities, Capability};
+use bench::{Bench, Under};
 
-const DDL: &str = "
-CREATE TABLE campaigns (
-    id integer PRIMARY KEY,
-    name text NOT NULL,
-    budget integer
+/// Runs a property with legacy on either database.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() {
+            super::$name(super::Under::Sqlite).await;
+        })* }
+        mod on_postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() {
+            super::$name(super::Under::Postgres).await;
+        })* }
+    };
+}
+on_both!(
+    an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_trustworthy,
+    planted_differences_are_found_named_and_repaired,
+    rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences,
+    once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for,
 );
-CREATE TABLE ads (
-    id uuid PRIMARY KEY,
-    campaign_id integer NOT NULL REFERENCES campaigns (id),
-    title text
-);";
-const RPC_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Both sides, and what runs between them.
-struct Bench {
-    jobs: Arc<Jobs>,
-    parts: Parts,
-    stored: Db,
-    files: Vec<PathBuf>,
-    _stop: DropGuard,
-}
-
-impl Bench {
-    /// 1,000 campaigns and 1,000 ads in legacy, an empty storage, stage `dual_write`.
-    async fn new(capabilities: Capabilities) -> Self {
-        let stop = CancellationToken::new();
-        let (legacy_url, legacy_file) = file("legacy");
-        let (stored_url, stored_file) = file("stored");
-        let address = service(&stored_url, &stop).await;
-        let parts = parts(&legacy_url, &address, capabilities).await;
-        let control = Arc::clone(&parts.control);
-        let token = stop.clone();
-        tokio::spawn(async move { control.run(token).await });
-        let applier = Applier::new(parts.clone(), applier_options());
-        tokio::spawn(applier.run(stop.clone()));
-        let request = TransitionRequest {
-            to: Stage::DualWrite,
-            kind: TransitionKind::Operator,
-            actor: "test".to_owned(),
-            reason: "begin".to_owned(),
-            ticket: None,
-            expected_epoch: None,
-            dry_run: false,
-            force: false,
-            evidence: Value::Null,
-        };
-        parts.control.transition(request).await.unwrap();
-        Self {
-            jobs: Jobs::new(parts.clone()),
-            parts,
-            stored: Db::open(&stored_url, &PoolOptions::default()).unwrap(),
-            files: vec![legacy_file, stored_file],
-            _stop: stop.drop_guard(),
-        }
-    }
-
-    async fn backfill(&self) -> Value {
-        let options = BackfillOptions {
-            window: 600,
-            chunk: 150,
-            ..BackfillOptions::default()
-        };
-        let id = self.jobs.start_backfill("ann", "fill", options).unwrap();
-        self.ended(id).await
-    }
-
-    async fn verify(&self, repair: bool) -> Value {
-        let options = VerifyOptions {
-            tables: Vec::new(),
-            repair,
-            page: 150,
-            actor: "ann".to_owned(),
-            reason: "look".to_owned(),
-        };
-        let id = self.jobs.start_verify(options).unwrap();
-        self.ended(id).await["result"].take()
-    }
-
-    /// The job once it has ended.
-    async fn ended(&self, id: Uuid) -> Value {
-        let ended = async {
-            loop {
-                let job = self.jobs.get(id).unwrap();
-                if job["state"] != "running" {
-                    return job;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let job = tokio::time::timeout(Duration::from_secs(60), ended).await;
-        job.expect("the job ends")
-    }
-
-    async fn count(&self, table: &str) -> i64 {
-        let sql = format!("SELECT count(*) FROM {table}");
-        let rows = self.stored.fetch(&sql, vec![]).await.unwrap();
-        rows[0].some_int(0).unwrap()
-    }
-
-    async fn gone(self) {
-        self.jobs.drain().await;
-        for path in &self.files {
-            for end in ["", "-wal", "-shm"] {
-                std::fs::remove_file(format!("{}{end}", path.display())).ok();
-            }
-        }
-    }
-}
-
-fn file(what: &str) -> (String, PathBuf) {
-    let name = format!("cutover-{what}-{}.db", Uuid::new_v4());
-    let path = std::env::temp_dir().join(name);
-    (format!("sqlite://{}", path.display()), path)
-}
-
-async fn service(url: &str, stop: &CancellationToken) -> String {
-    let options = reference::Options {
-        database: url.to_owned(),
-        db: "campaign_db".to_owned(),
-        http: "127.0.0.1:0".parse().unwrap(),
-        faults: None,
-        broker: None,
-        ddl: Some(DDL.to_owned()),
-        without: Vec::new(),
-        soft_delete: Vec::new(),
-    };
-    let started = reference::start(options, stop.clone()).await.unwrap();
-    let address = format!("http://{}", started.http_addr);
-    tokio::spawn(started.join());
-    address
-}
-
-/// Legacy is filled before anything captures.
-async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> Parts {
-    let db = Db::open(legacy_url, &PoolOptions::default()).unwrap();
-    db.batch(DDL).await.unwrap();
-    fill(&db).await;
-    control::install(&db).await.unwrap();
-    journal::install(&db).await.unwrap();
-    divergence::install(&db).await.unwrap();
-    let specs = ["ads", "campaigns"].map(|name| TableSpec {
-        name: name.to_owned(),
-        ..TableSpec::default()
-    });
-    let legacy = Legacy::open(db.clone(), specs.to_vec()).await.unwrap();
-    let legacy = Arc::new(legacy);
-    let control = Control::open(db, ControlOptions::default()).await.unwrap();
-    let control = Arc::new(control);
-    let storage = Storage::new(StorageOptions {
-        db: "campaign_db".to_owned(),
-        transport: Transport::Http(HttpOptions {
-            base_url: storage.to_owned(),
-            pool: 8,
-        }),
-        capabilities,
-        rpc_deadline: RPC_DEADLINE,
-        inflight_max: 8,
-    });
-    let storage = Arc::new(storage.unwrap());
-    let metrics = Metrics::new(["ads".to_owned(), "campaigns".to_owned()]);
-    let observer = Arc::new(Observer::new(Arc::new(metrics.unwrap())));
-    let comparing = CompareOptions {
-        sample: 1.0,
-        recheck_delay: Duration::from_millis(5),
-        recheck_max: 5,
-        rpc_deadline: RPC_DEADLINE,
-    };
-    let comparer = Comparer::new(
-        Arc::clone(&control),
-        Arc::clone(&legacy),
-        Arc::clone(&storage),
-        Arc::clone(&observer),
-        comparing,
-        8,
-    );
-    Parts {
-        control,
-        legacy,
-        storage,
-        observer,
-        comparer,
-        owed: Arc::new(Notify::new()),
-    }
-}
-
-async fn fill(db: &Db) {
-    db.batch(
-        "INSERT INTO campaigns WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
-         SELECT i, 'campaign ' || i, i * 10 FROM n; \
-         INSERT INTO ads SELECT printf('00000000-0000-4000-8000-%012d', 1001 - id), id, 'ad ' || id FROM campaigns;",
-    )
-    .await
-    .unwrap();
-}
-
-fn applier_options() -> ApplierOptions {
-    ApplierOptions {
-        batch_max: 100,
-        concurrency: 1,
-        poll: Duration::from_millis(10),
-        backoff_max: Duration::from_millis(200),
-        rpc_deadline: RPC_DEADLINE,
-        clock_skew_max: Duration::from_millis(100),
-        quiet_period: Duration::from_millis(100),
-        journal_entries_max: 100_000,
-        operations_retention: Duration::from_secs(3600),
-    }
-}
 
 /// The counters of a table that say something is wrong or was on its way.
 fn found(report: &Value, table: &str) -> [u64; 5] {
@@ -239,9 +36,10 @@ fn found(report: &Value, table: &str) -> [u64; 5] {
     ["missing", "extra", "field", "unread", "repaired"].map(|name| table[name].as_u64().unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_trustworthy() {
-    let bench = Bench::new(Capabilities::all()).await;
+async fn an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_trustworthy(
+    under: Under,
+) {
+    let bench = Bench::new(under, Capabilities::all()).await;
     assert!(bench.parts.control.snapshot().storage_stale);
 
     let filled = bench.backfill().await;
@@ -273,9 +71,8 @@ async fn an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_tr
     bench.gone().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn planted_differences_are_found_named_and_repaired() {
-    let bench = Bench::new(Capabilities::all()).await;
+async fn planted_differences_are_found_named_and_repaired(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
     bench.backfill().await;
     bench
         .stored
@@ -325,7 +122,7 @@ async fn planted_differences_are_found_named_and_repaired() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backfill_removes_what_only_storage_has() {
-    let bench = Bench::new(Capabilities::all()).await;
+    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
     bench
         .stored
         .batch("INSERT INTO campaigns VALUES (5000, 'left over', 0)")
@@ -339,7 +136,11 @@ async fn a_backfill_removes_what_only_storage_has() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_ranges_a_verify_says_what_it_could_not_see_and_vouches_for_nothing() {
-    let bench = Bench::new(Capabilities::all().without(Capability::Ranges)).await;
+    let bench = Bench::new(
+        Under::Sqlite,
+        Capabilities::all().without(Capability::Ranges),
+    )
+    .await;
     let filled = bench.backfill().await;
     assert_eq!(filled["result"]["storage_walked"], false);
     let report = bench.verify(false).await;
@@ -354,7 +155,7 @@ async fn without_ranges_a_verify_says_what_it_could_not_see_and_vouches_for_noth
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_a_kind_runs_at_a_time_and_a_cancelled_one_makes_room() {
-    let bench = Bench::new(Capabilities::all()).await;
+    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
     let slow = BackfillOptions {
         rate: Some(1),
         chunk: 10,
@@ -384,7 +185,7 @@ async fn one_of_a_kind_runs_at_a_time_and_a_cancelled_one_makes_room() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_are_reached_over_http_by_whoever_the_layers_say() {
-    let bench = Bench::new(Capabilities::all()).await;
+    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let admin = crate::cli::AdminArgs {
         admin: format!("http://{}", listener.local_addr().unwrap()),
@@ -429,5 +230,81 @@ async fn jobs_are_reached_over_http_by_whoever_the_layers_say() {
         (&job["state"], &job["error"]),
         (&json!("failed"), &json!("no such table: nothing"))
     );
+    bench.gone().await;
+}
+
+async fn once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    bench.backfill().await;
+    assert_eq!(bench.verify(false).await["recorded"], true);
+    bench.advance(Stage::Shadow).await;
+    bench.advance(Stage::Live).await;
+    let planted =
+        "UPDATE campaigns SET budget = 7 WHERE id = 42; DELETE FROM ads WHERE campaign_id = 9";
+    bench.stored.batch(planted).await.unwrap();
+    let legacy = bench
+        .parts
+        .control
+        .judge(Backend::Legacy, true, "ann", "a test", Value::Null);
+    legacy.await.unwrap();
+
+    let refused = bench.backfill().await;
+    assert_eq!(refused["error"], "not possible in stage live");
+    let report = bench.verify(true).await;
+    assert_eq!(found(&report, "campaigns"), [0, 0, 1, 0, 1]);
+    assert_eq!(found(&report, "ads"), [0, 1, 0, 0, 1]);
+    assert!(bench.parts.control.snapshot().legacy_stale);
+    let again = bench.verify(false).await;
+    assert_eq!(
+        (&again["clean"], &again["recorded"]),
+        (&json!(true), &json!(true)),
+        "{again:#}"
+    );
+    assert!(!bench.parts.control.snapshot().legacy_stale);
+    bench.gone().await;
+}
+
+/// What a writer does meanwhile: rows appear, change, change their keys and go, parents and children.
+async fn rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences(
+    under: Under,
+) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    let options = BackfillOptions {
+        chunk: 50,
+        ..BackfillOptions::default()
+    };
+    let id = bench.jobs.start_backfill("ann", "", options).unwrap();
+    for i in 1..=60 {
+        let (gone, moved, new) = (i * 16, i * 16 - 5, 2000 + i);
+        bench
+            .bypass(&format!(
+                "UPDATE campaigns SET budget = -{i} WHERE id > {i} * 10 AND id < {i} * 10 + 5; \
+                 DELETE FROM ads WHERE campaign_id = {gone}; DELETE FROM campaigns WHERE id = {gone}; \
+                 DELETE FROM ads WHERE campaign_id = {moved}; \
+                 UPDATE campaigns SET id = {moved} + 10000 WHERE id = {moved}; \
+                 INSERT INTO campaigns VALUES ({new}, 'new', {i})"
+            ))
+            .await;
+    }
+    let filled = bench.ended(id).await;
+    assert_eq!(filled["state"], "done", "{filled:#}");
+
+    let looking = bench.verify(false);
+    let writing = async {
+        for i in 1..=60 {
+            let sql = format!("UPDATE campaigns SET name = 'again {i}' WHERE id % 60 = {i} % 60");
+            bench.bypass(&sql).await;
+        }
+    };
+    let (report, ()) = tokio::join!(looking, writing);
+    assert_eq!(report["clean"], true, "{report:#}");
+    let last = bench.verify(false).await;
+    assert_eq!(
+        (&last["clean"], &last["recorded"]),
+        (&json!(true), &json!(true)),
+        "{last:#}"
+    );
+    assert_eq!(bench.count("campaigns").await, 1000);
+    assert_eq!(bench.count("ads").await, 880);
     bench.gone().await;
 }
