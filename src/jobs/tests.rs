@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::control::Verdict;
 use crate::divergence;
 use crate::stage::{Backend, Stage};
 use crate::storage::{Capabilities, Capability};
@@ -191,7 +192,8 @@ async fn jobs_are_reached_over_http_by_whoever_the_layers_say() {
         admin: format!("http://{}", listener.local_addr().unwrap()),
         token: None,
     };
-    let router = routes(Arc::clone(&bench.jobs), |_| "eve".to_owned());
+    let router = acting(Arc::clone(&bench.jobs), |_| "eve".to_owned())
+        .merge(looking(Arc::clone(&bench.jobs), |_| "eve".to_owned()));
     let options = crate::server::ServerOptions::default();
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
@@ -242,10 +244,16 @@ async fn once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched
     let planted =
         "UPDATE campaigns SET budget = 7 WHERE id = 42; DELETE FROM ads WHERE campaign_id = 9";
     bench.stored.batch(planted).await.unwrap();
-    let legacy = bench
-        .parts
-        .control
-        .judge(Backend::Legacy, true, "ann", "a test", Value::Null);
+    let legacy = bench.parts.control.judge(
+        Verdict {
+            backend: Backend::Legacy,
+            stale: true,
+            expected_epoch: None,
+            evidence: Value::Null,
+        },
+        "ann",
+        "a test",
+    );
     legacy.await.unwrap();
 
     let refused = bench.backfill().await;
