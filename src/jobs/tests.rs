@@ -26,6 +26,7 @@ macro_rules! on_both {
 on_both!(
     an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_trustworthy,
     planted_differences_are_found_named_and_repaired,
+    a_difference_is_found_although_something_of_its_table_is_always_owed,
     rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences,
     once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for,
 );
@@ -232,6 +233,28 @@ async fn jobs_are_reached_over_http_by_whoever_the_layers_say() {
         (&job["state"], &job["error"]),
         (&json!("failed"), &json!("no such table: nothing"))
     );
+    bench.gone().await;
+}
+
+async fn a_difference_is_found_although_something_of_its_table_is_always_owed(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    bench.backfill().await;
+    let planted = "UPDATE campaigns SET budget = 7 WHERE id = 42";
+    bench.stored.batch(planted).await.unwrap();
+    let report = {
+        let writing = async {
+            loop {
+                bench
+                    .bypass("UPDATE campaigns SET budget = budget + 1 WHERE id > 900")
+                    .await;
+            }
+        };
+        tokio::select! {
+            report = bench.verify(false) => report,
+            () = writing => unreachable!("it never stops"),
+        }
+    };
+    assert_eq!(found(&report, "campaigns"), [0, 0, 1, 0, 0], "{report:#}");
     bench.gone().await;
 }
 
