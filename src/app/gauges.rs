@@ -64,6 +64,9 @@ impl Watched {
     }
 
     async fn feed_tables(&self) {
+        for pause in self.control.take_pauses() {
+            self.metrics.flip_paused(pause);
+        }
         if let Ok(open) = crate::divergence::count_open(self.legacy.db()).await {
             self.metrics
                 .divergences_open(u64::try_from(open).unwrap_or(0));

@@ -59,6 +59,13 @@ async fn an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_tr
         (bench.count("campaigns").await, bench.count("ads").await),
         (1000, 1000)
     );
+    let compared = bench.parts.observer.comparisons();
+    assert_eq!(
+        compared.iter().sum::<i64>(),
+        compared[0],
+        "storage answered every payment with the row that was sent"
+    );
+    assert!(compared[0] > 0);
     assert!(
         bench.parts.control.snapshot().storage_stale,
         "filled is not verified"
