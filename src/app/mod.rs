@@ -98,6 +98,10 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     heart.spawn(async move { beating.run(stop).await });
     background.spawn(engine.applier.clone().run(backs.clone()));
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
+    background.spawn(gauges::follow_schema(
+        Arc::clone(&engine.parts.legacy),
+        backs.clone(),
+    ));
     background.spawn(engine.watch_flag(config.flag.file.clone(), backs.clone()));
     let reloader = reload::Reloader::new(
         Arc::clone(&engine),

@@ -65,15 +65,18 @@ impl Legacy {
         self.schema.load_full()
     }
 
-    /// Reads the shape again after it changed underneath.
+    /// Reads the shape again, and takes it over when it changed underneath. Whether it did.
     ///
     /// # Errors
     /// See [`OpenError`]; the old shape stays.
-    pub async fn reload_schema(&self) -> Result<(), OpenError> {
+    pub async fn reload_schema(&self) -> Result<bool, OpenError> {
         let schema = introspect(&self.db, &self.specs).await?;
+        if schema.tables == self.schema.load().tables {
+            return Ok(false);
+        }
         capture::install(&self.db, &schema).await?;
         self.schema.store(Arc::new(schema));
-        Ok(())
+        Ok(true)
     }
 
     /// Its connections, for journal and control, which live in it.
