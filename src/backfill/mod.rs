@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::repository::Parts;
@@ -79,7 +80,7 @@ pub async fn run(
     let lines = progress.begin(&tables);
     walk.outlive_deadlines().await?;
     let mut fill = Fill {
-        pace: Pace::new(options.rate),
+        pace: Pace::new(options.rate, Instant::now()),
         window: options.window,
         chunk: options
             .chunk
@@ -91,7 +92,7 @@ pub async fn run(
         line.running(fill.walk.estimate(table).await);
         reports.push(TableReport {
             table: table.name.clone(),
-            rows: fill.from_legacy(table, line).await?,
+            rows: fill.every_legacy_key(table, line).await?,
             extra: fill.only_in_storage(table).await?,
         });
         line.done();
@@ -113,7 +114,7 @@ struct Fill {
 
 impl Fill {
     /// Owes every key that legacy has; returns how many.
-    async fn from_legacy(&mut self, table: &Table, line: &Line) -> Result<u64, WalkError> {
+    async fn every_legacy_key(&mut self, table: &Table, line: &Line) -> Result<u64, WalkError> {
         let (mut after, mut rows) = (None, 0);
         loop {
             self.walk.wait_for_room(self.window).await?;
@@ -125,7 +126,7 @@ impl Fill {
             line.add(keys.len());
             rows += keys.len() as u64;
             self.walk
-                .rest_until(self.pace.after(keys.len(), tokio::time::Instant::now()))
+                .rest_until(self.pace.after(keys.len(), Instant::now()))
                 .await?;
             if (keys.len() as u64) < self.chunk {
                 return Ok(rows);
@@ -151,7 +152,7 @@ impl Fill {
             self.walk.owe(table, &keys).await?;
             extra += keys.len() as u64;
             self.walk
-                .rest_until(self.pace.after(keys.len(), tokio::time::Instant::now()))
+                .rest_until(self.pace.after(keys.len(), Instant::now()))
                 .await?;
             let Some(next) = page.next else {
                 return Ok(extra);

@@ -17,6 +17,9 @@ use crate::contract::{Code, Error};
 use crate::repository::Parts;
 use crate::verify::{self, VerifyOptions};
 
+#[cfg(test)]
+mod tests;
+
 pub use http::{ActorOf, acting, looking};
 use job::Job;
 pub use job::JobKind;

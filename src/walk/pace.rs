@@ -13,10 +13,10 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// At most this many rows a second; as fast as it goes without a number (or with 0).
-    pub(crate) fn new(rows_per_second: Option<u32>) -> Self {
+    pub(crate) fn new(rows_per_second: Option<u32>, now: Instant) -> Self {
         Self {
             rows_per_second: rows_per_second.filter(|rate| *rate > 0),
-            next: Instant::now(),
+            next: now,
         }
     }
 
@@ -37,16 +37,17 @@ mod tests {
 
     #[test]
     fn a_pause_is_not_caught_up_by_a_burst() {
-        let mut pace = Pace::new(Some(100));
-        let now = Instant::now() + Duration::from_secs(60);
-        assert_eq!(pace.after(50, now) - now, Duration::from_millis(500));
-        assert_eq!(pace.after(50, now) - now, Duration::from_secs(1));
+        let begun = Instant::now();
+        let mut pace = Pace::new(Some(100), begun);
+        let later = begun + Duration::from_secs(60);
+        assert_eq!(pace.after(50, later) - later, Duration::from_millis(500));
+        assert_eq!(pace.after(50, later) - later, Duration::from_secs(1));
     }
 
     #[test]
     fn without_a_rate_there_is_no_waiting() {
-        let mut pace = Pace::new(None);
         let now = Instant::now();
-        assert_eq!(pace.after(1_000_000, now), now);
+        assert_eq!(Pace::new(None, now).after(1_000_000, now), now);
+        assert_eq!(Pace::new(Some(0), now).after(1_000_000, now), now);
     }
 }
