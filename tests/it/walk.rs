@@ -6,6 +6,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 
+use crate::fixture::campaigns::{insert, rename, select};
 use crate::fixture::{Signal, World, WorldOptions};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -123,22 +124,4 @@ async fn a_flag_file_is_a_request_that_is_consumed_once() {
     world.proxies[0]
         .shows("cutover_flag_file_disagrees 1", SOON)
         .await;
-}
-
-/// A row whose key is made from `id`, so that a test can name it again.
-fn insert(id: &str, name: &str) -> Value {
-    json!({"type": "insert", "table": "campaigns", "data": {"id": key(id), "name": name}})
-}
-
-fn rename(id: &str, name: &str) -> Value {
-    let (table, data) = ("campaigns", json!({"name": name}));
-    json!({"type": "update", "table": table, "where": {"id": key(id)}, "data": data})
-}
-
-fn select(id: &str) -> Value {
-    json!({"type": "select", "table": "campaigns", "where": {"id": key(id)}})
-}
-
-fn key(id: &str) -> String {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id.as_bytes()).to_string()
 }
