@@ -25,6 +25,8 @@ use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
 use crate::{divergence, journal};
 
+/// What no service can make up for.
+const WITHOUT_LEGACY: &str = "in ramp_down and complete a repeated op_id is not recognised: operation records live in legacy, for which nothing waits there";
 /// Calls to storage under way at once, and connections kept to it over HTTP.
 const STORAGE_IN_FLIGHT_MAX: usize = 2048;
 const STORAGE_CONNECTIONS_MAX: usize = 128;
@@ -142,6 +144,7 @@ impl Engine {
                     .weakened()
                     .into_iter()
                     .map(|promise| promise.weakened.to_owned())
+                    .chain([WITHOUT_LEGACY.to_owned()])
                     .collect(),
                 highest_stage: capabilities.highest_stage(),
             },
@@ -313,6 +316,7 @@ fn applier_options(config: &Config) -> ApplierOptions {
         clock_skew_max: config.control.clock_skew_max,
         quiet_period: config.applier.quiet_period,
         journal_entries_max: i64::try_from(config.journal.max_entries).unwrap_or(i64::MAX),
+        journal_bytes_max: i64::try_from(config.journal.max_bytes).unwrap_or(i64::MAX),
         operations_retention: config.operations.retention,
     }
 }

@@ -21,6 +21,8 @@ pub struct Owed {
     pub quarantined: i64,
     /// Appended by writers that bypassed the proxy.
     pub bypassed: i64,
+    /// Room they take, estimated: keys and names, and a fixed part for each.
+    pub bytes: i64,
 }
 
 /// What is owed of the entries up to some place.
@@ -67,7 +69,8 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
              coalesce(cutover.now_us() - min(created_us), 0)::bigint, \
              coalesce(sum(CASE WHEN token IS NOT NULL AND deadline_us < cutover.now_us() THEN 1 ELSE 0 END), 0)::bigint, \
              coalesce(sum(CASE WHEN parked = 'quarantined' THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN bypass THEN 1 ELSE 0 END), 0)::bigint \
+             coalesce(sum(CASE WHEN bypass THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(sum(length(key) + length(tbl) + 160), 0)::bigint \
              FROM cutover.journal WHERE generation = (SELECT generation FROM cutover.state)",
             vec![],
         )
@@ -80,6 +83,7 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
         in_doubt: row.some_int(3)?,
         quarantined: row.some_int(4)?,
         bypassed: row.some_int(5)?,
+        bytes: row.some_int(6)?,
     })
 }
 

@@ -297,6 +297,7 @@ fn applier_options() -> ApplierOptions {
         clock_skew_max: Duration::from_millis(100),
         quiet_period: Duration::from_millis(100),
         journal_entries_max: 100_000,
+        journal_bytes_max: i64::MAX,
         operations_retention: Duration::from_secs(3600),
     }
 }
