@@ -82,8 +82,15 @@ impl LogControl {
     }
 }
 
+/// lapin logs returned messages with their bodies there, and a body holds rows.
+const NEVER_LOGGED: &str = "lapin::returned_messages=off";
+
 fn parse(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::try_new(level).map_err(|_| LogError::Level(level.to_owned()))
+    let not_a_filter = || LogError::Level(level.to_owned());
+    let never = NEVER_LOGGED.parse().map_err(|_| not_a_filter())?;
+    EnvFilter::try_new(level)
+        .map(|filter| filter.add_directive(never))
+        .map_err(|_| not_a_filter())
 }
 
 #[cfg(test)]
@@ -94,5 +101,13 @@ mod tests {
     fn a_level_is_a_filter() {
         assert!(parse("info,cutover::applier=debug").is_ok());
         assert!(matches!(parse("cutover=loud"), Err(LogError::Level(_))));
+    }
+
+    #[test]
+    fn bodies_of_messages_are_never_logged() {
+        for level in ["trace", "lapin=trace", "lapin::returned_messages=warn"] {
+            let filter = parse(level).unwrap().to_string();
+            assert!(filter.contains(NEVER_LOGGED), "{filter}");
+        }
     }
 }
