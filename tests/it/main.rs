@@ -9,6 +9,7 @@
     reason = "a test, and the fixture for it, fails by panicking"
 )]
 
+mod capture;
 mod fixture;
 mod flips;
 mod house;
