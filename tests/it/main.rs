@@ -9,10 +9,12 @@
     reason = "a test, and the fixture for it, fails by panicking"
 )]
 
+mod crashes;
 mod fixture;
 mod flips;
 mod house;
 mod house_rules;
 mod itself;
+mod shadow_never_hurts;
 mod stages;
 mod walk;
