@@ -61,10 +61,9 @@ impl Legacy {
             _ => self.write_transaction(write, stamp).await,
         };
         match result {
-            Err(Fault::Refused(Refusal::Unique(name)))
-                if name.is_empty() || name == OPERATIONS_KEY =>
-            {
-                self.repeat(write, stamp, name).await
+            // A repeat may be refused by what its first run left (its own row, say) before its record is.
+            Err(Fault::Refused(refusal)) if refusal != Refusal::StaleEpoch => {
+                self.repeat(write, stamp, refusal).await
             }
             other => Ok(Written {
                 reply: other?,
@@ -73,15 +72,15 @@ impl Legacy {
         }
     }
 
-    /// The operation's record, or a unique constraint of the application's, stood in the way.
+    /// The operation's record stood in the way; or there is none, and the refusal is the answer.
     async fn repeat(
         &self,
         write: &Write,
         stamp: &Stamp,
-        constraint: String,
+        refusal: Refusal,
     ) -> Result<Written, WriteError> {
         let Some(operation) = recorded(self.db(), stamp.op_id).await? else {
-            return Err(Fault::Refused(Refusal::Unique(constraint)).into());
+            return Err(Fault::Refused(refusal).into());
         };
         if operation.digest != stamp.digest {
             return Err(WriteError::OtherPayload);

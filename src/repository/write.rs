@@ -13,6 +13,7 @@ use super::errors;
 use super::{Answer, Call, OpIdSource, Repository};
 use crate::contract::{Error, OpId, Query, Reply};
 use crate::control::Snapshot;
+use crate::journal::OperationState;
 use crate::legacy::{Stamp, WriteError};
 use crate::schema::Write;
 use crate::sql::Fault;
@@ -166,6 +167,13 @@ impl Repository {
             Err(WriteError::Fault(fault @ Fault::Unavailable(_))) => Turn::Blocked(
                 errors::from_fault(fault, errors::Effect::Write, Some(order.op_id)),
             ),
+            // Found out in `live`, after its caller was gone, that it took effect: no answer was recorded.
+            Err(WriteError::Recorded(operation)) if operation.state == OperationState::Done => {
+                match self.rows_now(order).await {
+                    Ok(reply) => Turn::Done(Ok(reply), Backend::Legacy, time),
+                    Err(turn) => turn,
+                }
+            }
             Err(error) => Turn::Done(
                 Err(errors::from_write(error, order.op_id)),
                 Backend::Legacy,

@@ -9,11 +9,14 @@
     reason = "a test, and the fixture for it, fails by panicking"
 )]
 
+mod bad_input;
 mod capture;
+mod crashes;
 mod fixture;
 mod flips;
 mod house;
 mod house_rules;
 mod itself;
+mod shadow_never_hurts;
 mod stages;
 mod walk;

@@ -228,7 +228,7 @@ impl Repository {
     }
 
     /// The answer of a write that was found out to have taken effect: its rows as they are now.
-    pub(super) async fn rows_now(&self, order: &Order) -> Result<Reply, Turn> {
+    pub(in crate::repository) async fn rows_now(&self, order: &Order) -> Result<Reply, Turn> {
         let plan = self.plan(order).await?;
         let rows = self
             .rows_of(&plan)
