@@ -61,11 +61,13 @@ impl Legacy {
             _ => self.write_transaction(write, stamp).await,
         };
         match result {
-            Err(Fault::Refused(Refusal::Unique(name)))
-                if name.is_empty() || name == OPERATIONS_KEY =>
-            {
-                self.repeat(write, stamp, name).await
-            }
+            // A repeat may be refused before it reaches its own record: the row it inserted is there.
+            Err(Fault::Refused(
+                refusal @ (Refusal::Unique(_)
+                | Refusal::ForeignKey(_)
+                | Refusal::Constraint(_)
+                | Refusal::Value(_)),
+            )) => self.repeat(write, stamp, refusal).await,
             other => Ok(Written {
                 reply: other?,
                 repeated: false,
@@ -73,15 +75,15 @@ impl Legacy {
         }
     }
 
-    /// The operation's record, or a unique constraint of the application's, stood in the way.
+    /// The operation's record, or a constraint of the application's, stood in the way.
     async fn repeat(
         &self,
         write: &Write,
         stamp: &Stamp,
-        constraint: String,
+        refusal: Refusal,
     ) -> Result<Written, WriteError> {
         let Some(operation) = recorded(self.db(), stamp.op_id).await? else {
-            return Err(Fault::Refused(Refusal::Unique(constraint)).into());
+            return Err(Fault::Refused(refusal).into());
         };
         if operation.digest != stamp.digest {
             return Err(WriteError::OtherPayload);
