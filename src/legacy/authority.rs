@@ -61,10 +61,13 @@ impl Legacy {
             _ => self.write_transaction(write, stamp).await,
         };
         match result {
-            // A repeat may be refused by what its first run left (its own row, say) before its record is.
-            Err(Fault::Refused(refusal)) if refusal != Refusal::StaleEpoch => {
-                self.repeat(write, stamp, refusal).await
-            }
+            // A repeat may be refused before it reaches its own record: the row it inserted is there.
+            Err(Fault::Refused(
+                refusal @ (Refusal::Unique(_)
+                | Refusal::ForeignKey(_)
+                | Refusal::Constraint(_)
+                | Refusal::Value(_)),
+            )) => self.repeat(write, stamp, refusal).await,
             other => Ok(Written {
                 reply: other?,
                 repeated: false,
@@ -72,7 +75,7 @@ impl Legacy {
         }
     }
 
-    /// The operation's record stood in the way; or there is none, and the refusal is the answer.
+    /// The operation's record, or a constraint of the application's, stood in the way.
     async fn repeat(
         &self,
         write: &Write,
@@ -212,8 +215,10 @@ pub(super) async fn leave(tx: &mut Tx) -> Result<(), Fault> {
 
 /// One reply, or the array of a transaction's replies.
 fn join(write: &Write, replies: Vec<Reply>) -> Reply {
-    if let (false, [only]) = (write.transaction, replies.as_slice()) {
-        return only.clone();
+    if !write.transaction {
+        if let [only] = replies.as_slice() {
+            return only.clone();
+        }
     }
     let texts: Vec<&str> = replies.iter().map(Reply::as_json).collect();
     Reply::from_json(format!("[{}]", texts.join(",")))

@@ -1,211 +1,221 @@
-//! What is wrong in a request is refused with its code, through both doors, and nothing is touched.
+//! Requests that are wrong, through both doors: each is refused with its code and nothing is touched.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hyper::Method;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::fixture::campaigns::{insert, key, select};
-use crate::fixture::{StorageClient, World, WorldOptions, eventually};
+use crate::fixture::{StorageClient, World, WorldOptions};
 
 const SOON: Duration = Duration::from_secs(20);
+const TEN_MEBIBYTES: usize = 10 << 20;
 
-/// Bodies that are no request, and the code each is refused with.
-fn bodies() -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let query = |query: &str| format!("{{\"db\":\"campaign_db\",\"query\":{query}}}").into_bytes();
-    let nested = |depth: usize| {
-        let open = "{\"not\":".repeat(depth);
-        let close = "}".repeat(depth);
-        query(&format!(
-            "{{\"type\":\"select\",\"table\":\"campaigns\",\"where\":{open}{{}}{close}}}"
-        ))
-    };
-    let id = key("bad");
-    vec![
-        ("nothing", Vec::new(), "invalid_request"),
-        ("malformed", b"{\"db\":".to_vec(), "invalid_request"),
-        ("no object", b"[1,2]".to_vec(), "invalid_request"),
-        ("invalid UTF-8", b"{\"db\":\"\xff\xfe\"}".to_vec(), "invalid_request"),
-        ("an unknown member", query(r#"{"type":"select","table":"campaigns","wher":{}}"#), "invalid_request"),
-        ("an unknown type", query(r#"{"type":"drop","table":"campaigns"}"#), "invalid_request"),
-        ("an unknown table", query(r#"{"type":"select","table":"nobody"}"#), "unknown_table"),
-        ("SQL in a table", query(r#"{"type":"select","table":"campaigns; DROP TABLE campaigns"}"#), "unknown_table"),
-        ("an unknown column", query(r#"{"type":"select","table":"campaigns","where":{"nam":"x"}}"#), "unknown_column"),
-        ("SQL in a column", query(r#"{"type":"select","table":"campaigns","where":{"name\" OR \"1\"=\"1":"x"}}"#), "unknown_column"),
-        ("a wrong type", query(r#"{"type":"select","table":"campaigns","where":{"id":"no uuid"}}"#), "type_mismatch"),
-        ("a number for text", query(r#"{"type":"insert","table":"campaigns","data":{"name":7}}"#), "type_mismatch"),
-        ("an update of everything", query(r#"{"type":"update","table":"campaigns","where":{},"data":{"name":"x"}}"#), "unbounded_write"),
-        ("a delete of everything", query(r#"{"type":"delete","table":"campaigns"}"#), "unbounded_write"),
-        ("an empty or", query(r#"{"type":"delete","table":"campaigns","where":{"or":[]}}"#), "unbounded_write"),
-        ("depth 40", nested(40), "invalid_request"),
-        ("depth 100,000", nested(100_000), "invalid_request"),
-        ("a duplicate key", query(r#"{"type":"select","table":"campaigns","table":"campaigns"}"#), "invalid_request"),
-        ("a NUL", query(r#"{"type":"insert","table":"campaigns","data":{"name":"a\u0000b"}}"#), "invalid_request"),
-        ("a lone surrogate", query(r#"{"type":"insert","table":"campaigns","data":{"name":"\ud800"}}"#), "invalid_request"),
-        ("1e999", query(r#"{"type":"select","table":"campaigns","limit":1e999}"#), "invalid_request"),
-        ("another database", br#"{"db":"other","query":{"type":"select","table":"campaigns"}}"#.to_vec(), "unknown_db"),
-        ("a bad op_id", format!("{{\"db\":\"campaign_db\",\"op_id\":\"x\",\"query\":{{\"type\":\"delete\",\"table\":\"campaigns\",\"where\":{{\"id\":\"{id}\"}}}}}}").into_bytes(), "invalid_request"),
-    ]
-}
-
-/// Sends bytes as they are and returns the status line and the body.
-async fn raw(authority: &str, head: &str, body: &[u8]) -> (String, String) {
-    let mut stream = TcpStream::connect(authority).await.unwrap();
-    stream.write_all(head.as_bytes()).await.unwrap();
-    // The server may answer and close before it has read it all.
-    stream.write_all(body).await.ok();
-    let mut answer = Vec::new();
-    let read = stream.read_to_end(&mut answer);
-    tokio::time::timeout(SOON, read).await.unwrap().ok();
-    let text = String::from_utf8_lossy(&answer).into_owned();
-    let status = text.lines().next().unwrap_or_default().to_owned();
-    let body = text.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned();
-    (status, body)
-}
-
-fn head(more: &str) -> String {
-    format!(
-        "POST /v1/query HTTP/1.1\r\nhost: proxy\r\ncontent-type: application/json\r\nconnection: close\r\n{more}\r\n\r\n"
-    )
-}
-
-async fn nothing_was_touched(world: &World) {
-    assert_eq!(
-        world.legacy.number("SELECT count(*) FROM campaigns").await,
-        1
-    );
-    let written = "SELECT count(*) FROM cutover.operations";
-    assert_eq!(
-        world.legacy.number(written).await,
-        1,
-        "one operation is on record"
-    );
-}
-
-async fn world_with_one_row() -> World {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_refused_with_its_code_and_touches_nothing() {
     let world = World::build(WorldOptions::default()).await;
     world.advance_to("dual_write").await;
     world.proxies[0].query(insert("one", "Spring")).await.ok();
-    world
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_is_refused_with_its_code_at_the_http_door() {
-    let world = world_with_one_row().await;
-    let authority = world.proxies[0].door.authority().to_owned();
-    for (what, body, code) in bodies() {
-        let length = format!("content-length: {}", body.len());
-        let (status, answer) = raw(&authority, &head(&length), &body).await;
-        let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
-        assert_eq!(answer["error"]["code"], code, "{what}: {status} {answer}");
-        assert!(
-            answer["error"]["message"].as_str().unwrap().len() > 10,
-            "{what}"
-        );
-    }
-    nothing_was_touched(&world).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_is_refused_with_its_code_at_the_amqp_door() {
-    let world = world_with_one_row().await;
+    world.settles("campaigns", SOON).await;
+    let before = world.legacy.rows("campaigns").await;
     let client = world.client().await;
-    for (what, body, code) in bodies() {
-        let reply = client.send_raw(&body).await.expect(what);
-        let answer: Value = serde_json::from_slice(&reply.data).unwrap_or_default();
-        assert_eq!(answer["error"]["code"], code, "{what}: {answer}");
-        assert!(
-            StorageClient::header(&reply, "x-cutover-status").starts_with('4'),
-            "{what}"
-        );
+    for (body, code) in wrong() {
+        let shown = String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
+        let sent = Some(body.clone().into());
+        let door = &world.proxies[0].door;
+        let answer = door.send_bytes(Method::POST, "/v1/query", sent, &[]).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.code(), code, "{shown}: {}", answer.body);
+        let reply = client.request_body(&body, BasicProperties::default()).await;
+        let reply = reply.unwrap();
+        assert_eq!(code_of(&reply.data), code, "{shown} over AMQP");
+        let status = StorageClient::header(&reply, "x-cutover-status");
+        assert_eq!(status, answer.status.as_str(), "{shown}");
     }
-    nothing_was_touched(&world).await;
+    assert_eq!(world.legacy.rows("campaigns").await, before);
+    assert_eq!(world.storage_database.rows("campaigns").await, before);
+    let owed = "SELECT count(*) FROM cutover.journal";
+    assert_eq!(world.legacy.number(owed).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_mebibytes_are_too_large_with_and_without_a_length() {
-    let world = world_with_one_row().await;
-    let authority = world.proxies[0].door.authority().to_owned();
-    let body = vec![b' '; 10 << 20];
-    let length = format!("content-length: {}", body.len());
-    let (status, answer) = raw(&authority, &head(&length), &body).await;
-    assert!(status.contains("413"), "{status}");
-    assert!(answer.contains("too_large"), "{answer}");
-    let mut chunks = Vec::new();
-    for chunk in body.chunks(64 << 10) {
-        chunks.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        chunks.extend_from_slice(chunk);
-        chunks.extend_from_slice(b"\r\n");
-    }
-    chunks.extend_from_slice(b"0\r\n\r\n");
-    let (status, _) = raw(&authority, &head("transfer-encoding: chunked"), &chunks).await;
-    assert!(status.contains("413"), "{status}");
-    nothing_was_touched(&world).await;
+async fn sql_in_a_value_is_a_value() {
+    let world = World::build(WorldOptions::default()).await;
+    world.advance_to("dual_write").await;
+    let name = "'); DROP TABLE campaigns; -- $1 \" \\ %s {}";
+    let row = world.proxies[0].query(insert("one", name)).await.ok();
+    assert_eq!(row["name"], name);
+    let by_name = json!({"type": "select", "table": "campaigns", "where": {"name": name}});
+    let rows = world.proxies[0].query(by_name).await.ok();
+    assert_eq!(rows[0]["id"], key("one").as_str());
+    world.settles("campaigns", SOON).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operation_id_with_another_payload_is_a_conflict_through_either_door() {
-    let world = world_with_one_row().await;
-    let proxy = &world.proxies[0];
-    let op_id = uuid::Uuid::new_v4().to_string();
-    let first = proxy
-        .try_query(insert("two", "Summer"), Some(&op_id))
-        .await
-        .unwrap()
-        .ok();
-    let again = proxy
-        .try_query(insert("two", "Summer"), Some(&op_id))
-        .await
-        .unwrap()
-        .ok();
-    assert_eq!(first, again, "the first answer again");
-    let other = proxy
-        .try_query(insert("three", "Autumn"), Some(&op_id))
-        .await
-        .unwrap();
+async fn an_operation_id_with_another_payload_is_a_conflict_at_both_doors() {
+    let world = World::build(WorldOptions::default()).await;
+    let client = world.client().await;
+    let named = |body: &Value| {
+        let door = &world.proxies[0].door;
+        let body = body.clone();
+        async move {
+            let headers = [("idempotency-key", "order-7")];
+            let body = json!({"db": "campaign_db", "query": body});
+            let sent = door.send(Method::POST, "/v1/query", Some(&body), &headers);
+            sent.await.unwrap()
+        }
+    };
+    named(&insert("one", "Spring")).await.ok();
+    let other = named(&insert("one", "Summer")).await;
     assert_eq!((other.status.as_u16(), other.code()), (409, "conflict"));
-    let client = world.client().await;
-    let named = BasicProperties::default().with_message_id(op_id.as_str().into());
-    let reply = client
-        .request(&insert("four", "Winter"), named.clone())
-        .await
-        .unwrap();
-    let answer: Value = serde_json::from_slice(&reply.data).unwrap();
-    assert_eq!(answer["error"]["code"], "conflict", "{answer}");
-    let reply = client
-        .request(&insert("two", "Summer"), named)
-        .await
-        .unwrap();
-    let answer: Value = serde_json::from_slice(&reply.data).unwrap();
-    assert_eq!(answer, first, "known at the other door as well");
+    let properties = BasicProperties::default().with_message_id("order-7".into());
+    let reply = client.request(&insert("two", "Summer"), properties).await;
+    assert_eq!(code_of(&reply.unwrap().data), "conflict");
+    let rows = "SELECT count(*) FROM campaigns";
+    assert_eq!(world.legacy.number(rows).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_that_nobody_can_answer_or_that_are_late_are_not_executed() {
-    let world = world_with_one_row().await;
-    let client = world.client().await;
-    // A deadline that has passed.
-    let late = BasicProperties::default()
-        .with_timestamp(1_000_000_000)
-        .with_expiration("1000".into());
-    let reply = client.request(&insert("late", "Late"), late).await.unwrap();
-    let answer: Value = serde_json::from_slice(&reply.data).unwrap();
-    assert_eq!(answer["error"]["code"], "deadline_exceeded", "{answer}");
-    // No way to answer.
-    let mute = json!({"db": "campaign_db", "query": insert("mute", "Mute")}).to_string();
-    client.send_mute(mute.as_bytes()).await;
-    eventually("the message was dead-lettered", SOON, async || {
-        let metrics = world.proxies[0].metrics().await;
-        let line = "cutover_amqp_answers_total{result=\"dead_lettered\"} 1";
-        metrics.contains(line).then_some(()).ok_or(metrics)
-    })
-    .await;
-    nothing_was_touched(&world).await;
-    // The door goes on.
-    assert_eq!(
-        client.execute_query(select("one")).await[0]["name"],
-        "Spring"
+async fn ten_mebibytes_without_a_length_are_too_large() {
+    let world = World::build(WorldOptions::default()).await;
+    let door = world.proxies[0].door.authority();
+    let socket = tokio::net::TcpStream::connect(door).await.unwrap();
+    let (mut reading, mut writing) = socket.into_split();
+    let head = format!(
+        "POST /v1/query HTTP/1.1\r\nhost: {door}\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n"
     );
+    let sending = tokio::spawn(async move {
+        writing.write_all(head.as_bytes()).await?;
+        let chunk = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
+        for _ in 0..TEN_MEBIBYTES / 0x10000 {
+            // The answer comes before the end, and then nobody reads on.
+            writing.write_all(&chunk).await?;
+        }
+        writing.write_all(b"0\r\n\r\n").await
+    });
+    let mut line = [0; 12];
+    let read = tokio::time::timeout(SOON, reading.read_exact(&mut line));
+    read.await.expect("an answer in time").expect("an answer");
+    assert_eq!(&line, b"HTTP/1.1 413");
+    sending.abort();
+    world.proxies[0].query(select("one")).await.ok();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_nobody_waits_for_are_counted_and_late_ones_not_executed() {
+    let world = World::build(WorldOptions::default()).await;
+    let client = world.client().await;
+    let body = json!({"db": "campaign_db", "query": insert("one", "Spring")}).to_string();
+    let alone = BasicProperties::default();
+    client.publish(body.as_bytes(), alone).await.unwrap();
+    let proxy = &world.proxies[0];
+    let dead = r#"cutover_amqp_answers_total{result="dead_lettered"} 1"#;
+    proxy.shows(dead, SOON).await;
+
+    let body = json!({"db": "campaign_db", "query": select("one")}).to_string();
+    let nowhere = BasicProperties::default().with_reply_to("a queue that is not".into());
+    client.publish(body.as_bytes(), nowhere).await.unwrap();
+    let unroutable = r#"cutover_amqp_answers_total{result="unroutable"} 1"#;
+    proxy.shows(unroutable, SOON).await;
+
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let late = BasicProperties::default()
+        .with_timestamp(now.as_secs() - 20)
+        .with_expiration("10000".into());
+    let reply = client.request(&insert("one", "Spring"), late).await;
+    assert_eq!(code_of(&reply.unwrap().data), "deadline_exceeded");
+    let rows = "SELECT count(*) FROM campaigns";
+    assert_eq!(world.legacy.number(rows).await, 0);
+}
+
+/// Bodies, and what each is refused as.
+fn wrong() -> Vec<(Vec<u8>, &'static str)> {
+    let id = key("one");
+    let (any, name) = (json!({"id": id}), json!({"name": "x"}));
+    let query = |query: Value| {
+        json!({"db": "campaign_db", "query": query})
+            .to_string()
+            .into_bytes()
+    };
+    let update = |table: &str, filter: &Value, data: &Value| {
+        query(json!({"type": "update", "table": table, "where": filter, "data": data}))
+    };
+    let text = |name: &str| {
+        format!(
+            r#"{{"db": "campaign_db", "query": {{"type": "insert", "table": "campaigns", "data": {{"name": {name}}}}}}}"#
+        )
+        .into_bytes()
+    };
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let long = format!("\"{}\"", "x".repeat(TEN_MEBIBYTES));
+    let mut not_utf8 = text("\"x\"");
+    let at = not_utf8.len() - 5;
+    not_utf8[at] = 0xff;
+    vec![
+        (b"".to_vec(), "invalid_request"),
+        (br#"{"db": "campaign_db", "#.to_vec(), "invalid_request"),
+        (b"[1, 2]".to_vec(), "invalid_request"),
+        (
+            br#"{"db": "campaign_db", "query": {"type": "count", "table": "campaigns"}, "extra": 1}"#.to_vec(),
+            "invalid_request",
+        ),
+        (
+            query(json!({"type": "count", "table": "campaigns", "extra": 1})),
+            "invalid_request",
+        ),
+        (
+            json!({"db": "other", "query": {"type": "count", "table": "campaigns"}})
+                .to_string()
+                .into_bytes(),
+            "unknown_db",
+        ),
+        (query(json!({"type": "merge", "table": "campaigns"})), "invalid_request"),
+        (update("nothing", &any, &name), "unknown_table"),
+        (update("campaigns; DROP TABLE campaigns", &any, &name), "unknown_table"),
+        (update("cutover.state", &any, &name), "unknown_table"),
+        (update("campaigns", &any, &json!({"colour": "red"})), "unknown_column"),
+        (
+            update("campaigns", &any, &json!({"name\" = 'x' --": "red"})),
+            "unknown_column",
+        ),
+        (update("campaigns", &json!({"1=1 OR name": "x"}), &name), "unknown_column"),
+        (update("campaigns", &json!({"id": "no uuid"}), &name), "type_mismatch"),
+        (update("campaigns", &any, &json!({"name": {"a": 1}})), "type_mismatch"),
+        (
+            update("campaigns", &any, &json!({"created_at": "yesterday"})),
+            "type_mismatch",
+        ),
+        (update("campaigns", &json!({}), &name), "unbounded_write"),
+        (update("campaigns", &json!({"or": [{}]}), &name), "unbounded_write"),
+        (
+            query(json!({"type": "update", "table": "campaigns", "data": {"name": "x"}})),
+            "unbounded_write",
+        ),
+        (
+            query(json!({"type": "delete", "table": "campaigns", "where": {}})),
+            "unbounded_write",
+        ),
+        (
+            query(json!({"type": "delete", "table": "campaigns"})),
+            "unbounded_write",
+        ),
+        (text(&deep), "invalid_request"),
+        (text(&long), "too_large"),
+        (text(r#""x", "name": "y""#), "invalid_request"),
+        (text(r#""\u0000""#), "invalid_request"),
+        (text(r#""\ud800""#), "invalid_request"),
+        (text("1e999"), "invalid_request"),
+        (not_utf8, "invalid_request"),
+    ]
+}
+
+fn code_of(reply: &[u8]) -> String {
+    let reply: Value = serde_json::from_slice(reply).unwrap();
+    reply["error"]["code"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -11,12 +11,14 @@
 
 mod bad_input;
 mod capture;
+mod control;
 mod crashes;
 mod fixture;
 mod flips;
 mod house;
 mod house_rules;
 mod itself;
+mod plan_client;
 mod shadow_never_hurts;
 mod stages;
 mod walk;
