@@ -29,15 +29,18 @@ pub mod observe;
 
 // What a request does, and what happens behind its back.
 pub mod applier;
+pub mod backfill;
 pub mod repository;
 pub mod shadow;
+pub mod verify;
+pub mod walk;
 
 // The doors, and what people look at.
 pub mod admin;
 pub mod front;
+pub mod jobs;
 
 // Wiring.
-
 pub mod app;
 pub mod cli;
 pub mod config;

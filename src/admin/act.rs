@@ -20,6 +20,7 @@ use super::AdminState;
 use super::auth::Actor;
 use super::body;
 use super::failed::{Answer, Failed, ok};
+use super::look::number;
 
 /// An act that only needs a reason.
 #[derive(Deserialize)]
@@ -131,11 +132,6 @@ async fn finish(mut tx: Tx, found: bool, act: Act, missing: &str) -> Answer {
 pub(super) async fn run_to_end(act: impl Future<Output = Answer> + Send + 'static) -> Answer {
     let ended = tokio::spawn(act).await;
     ended.map_err(|error| Failed::from(Fault::Unexpected(error.to_string())))?
-}
-
-fn number(text: &str) -> Result<i64, Error> {
-    text.parse()
-        .map_err(|_| Error::new(Code::InvalidRequest, "the path takes a number"))
 }
 
 /// An RFC 3339 instant that is still to come, in Unix microseconds.

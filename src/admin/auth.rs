@@ -18,6 +18,13 @@ use super::failed::Answer;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Actor(pub(super) String);
 
+/// Who asks, as `admit` left it on the request.
+pub(super) fn actor_of(extensions: &axum::http::Extensions) -> String {
+    extensions
+        .get::<Actor>()
+        .map_or_else(|| "unknown".to_owned(), |actor| actor.0.clone())
+}
+
 /// Lets those in who may look.
 pub(super) async fn viewer(
     State(state): State<Arc<AdminState>>,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +14,7 @@ use crate::{divergence, journal};
 use super::AdminState;
 use super::failed::{Answer, ok};
 use super::now::JournalView;
-use super::record::{ActionView, ChainView, TransitionView};
+use super::record::{ActionView, DivergenceView, EntryView, TransitionView};
 
 /// Lines shown when nobody says how many.
 const LIMIT_DEFAULT: u32 = 100;
@@ -48,7 +48,10 @@ pub(super) async fn transitions(State(state): State<Arc<AdminState>>, uri: Uri) 
         "actions": actions.into_iter().map(ActionView::from).collect::<Vec<_>>(),
     });
     if page.verify {
-        body["chain"] = json!(ChainView::from(state.control.verify_chain().await?));
+        let report = state.control.verify_chain().await?;
+        body["intact"] = json!(report.intact());
+        body["broken_at"] = json!(report.broken);
+        body["verified"] = json!({"transitions": report.transitions, "actions": report.actions});
     }
     ok(&body)
 }
@@ -59,6 +62,7 @@ pub(super) async fn divergences(State(state): State<Arc<AdminState>>, uri: Uri) 
     let db = state.legacy.db();
     let divergences = divergence::list(db, lines(page.limit).into()).await?;
     let open = divergence::count_open(db).await?;
+    let divergences: Vec<_> = divergences.into_iter().map(DivergenceView::from).collect();
     ok(&json!({"open": open, "divergences": divergences}))
 }
 
@@ -68,13 +72,27 @@ pub(super) async fn journal(State(state): State<Arc<AdminState>>, uri: Uri) -> A
     let db = state.legacy.db();
     let entries = journal::entries(db, lines(page.limit).into()).await?;
     let owed = journal::owed(db).await?;
+    let entries: Vec<_> = entries.into_iter().map(EntryView::from).collect();
     let (_, full_in) = state.observer.last_owed();
     ok(&json!({"journal": JournalView::new(&owed, full_in), "entries": entries}))
+}
+
+/// One open entry.
+pub(super) async fn entry(State(state): State<Arc<AdminState>>, Path(seq): Path<String>) -> Answer {
+    let entry = journal::entry(state.legacy.db(), number(&seq)?).await?;
+    let entry = entry.ok_or_else(|| Error::new(Code::NotFound, "no open entry has this number"))?;
+    ok(&EntryView::from(entry))
 }
 
 /// The configuration without its secrets.
 pub(super) async fn config(State(state): State<Arc<AdminState>>) -> Answer {
     ok(&**state.config_view.load())
+}
+
+/// The number in a path.
+pub(super) fn number(text: &str) -> Result<i64, Error> {
+    text.parse()
+        .map_err(|_| Error::new(Code::InvalidRequest, "the path takes a number"))
 }
 
 fn lines(asked: Option<u32>) -> u32 {

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{AdminToken, TokenHash};
 use crate::contract::{Code, Error};
 use crate::control::Control;
+use crate::jobs::{self, Jobs};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::stage::Stage;
@@ -67,6 +68,8 @@ pub struct AdminState {
     pub version: String,
     /// The configuration without its secrets.
     pub config_view: ArcSwap<serde_json::Value>,
+    /// Backfills and verifies.
+    pub jobs: Arc<Jobs>,
     /// Once cancelled, nothing is ready any more and event streams end.
     pub shutdown: CancellationToken,
 }
@@ -105,11 +108,13 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/admin/transitions", get(look::transitions))
         .route("/admin/divergences", get(look::divergences))
         .route("/admin/journal", get(look::journal))
+        .route("/admin/journal/{seq}", get(look::entry))
         .route("/admin/config", get(look::config))
         .route(
             "/admin/events",
             get(async move |state| events::events(state, streams).await),
         )
+        .merge(jobs::looking(Arc::clone(&state.jobs), auth::actor_of))
         .route_layer(from_fn_with_state(state.clone(), auth::viewer));
     let act = Router::new()
         .route("/admin/stage", post(stage::stage))
@@ -118,6 +123,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/admin/journal/{seq}/retry", post(act::retry))
         .route("/admin/journal/{seq}/accept", post(act::accept))
         .route("/admin/divergences/{id}/explain", post(act::explain))
+        .merge(jobs::acting(Arc::clone(&state.jobs), auth::actor_of))
         // Layers run from the last to the first: who asks comes before what is asked.
         .route_layer(from_fn(body::only_json_from_here))
         .route_layer(from_fn_with_state(state.clone(), auth::operator));

@@ -1,11 +1,13 @@
-//! Records of the audit, as the admin plane shows them.
+//! Records, divergences and entries, as the admin plane shows them: times as RFC 3339, names as in the CLI.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::clock::rfc3339;
 use crate::contract::Epoch;
-use crate::control::{ActionRecord, ChainReport, TransitionRecord};
+use crate::control::{ActionRecord, TransitionRecord};
+use crate::divergence::Divergence;
+use crate::journal::OpenEntry;
 
 /// One change of the control state.
 #[derive(Serialize, Debug)]
@@ -30,18 +32,39 @@ pub(super) struct ActionView {
     id: i64,
     at: String,
     actor: String,
-    kind: String,
+    action: String,
     reason: String,
     details: Option<Box<RawValue>>,
 }
 
-/// Whether the audit is whole.
+/// A confirmed divergence.
 #[derive(Serialize, Debug)]
-pub(super) struct ChainView {
-    intact: bool,
-    transitions: u64,
-    actions: u64,
-    broken: Vec<String>,
+pub(super) struct DivergenceView {
+    id: i64,
+    at: String,
+    first_at: String,
+    seen: i64,
+    table: String,
+    kind: String,
+    key: Option<String>,
+    fields: String,
+    explained: Option<String>,
+    explained_until: Option<String>,
+}
+
+/// An open entry of the journal.
+#[derive(Serialize, Debug)]
+pub(super) struct EntryView {
+    seq: i64,
+    to: String,
+    table: String,
+    key: String,
+    kind: String,
+    /// `open`, or what it waits for besides time.
+    state: String,
+    age_seconds: i64,
+    attempts: i64,
+    op_id: Option<String>,
 }
 
 impl From<TransitionRecord> for TransitionView {
@@ -69,20 +92,42 @@ impl From<ActionRecord> for ActionView {
             id: record.id,
             at: rfc3339(record.at_us),
             actor: record.actor,
-            kind: record.kind,
+            action: record.kind,
             reason: record.reason,
             details: json(record.details),
         }
     }
 }
 
-impl From<ChainReport> for ChainView {
-    fn from(report: ChainReport) -> Self {
+impl From<Divergence> for DivergenceView {
+    fn from(line: Divergence) -> Self {
         Self {
-            intact: report.intact(),
-            transitions: report.transitions,
-            actions: report.actions,
-            broken: report.broken,
+            id: line.id,
+            at: rfc3339(line.last_us),
+            first_at: rfc3339(line.first_us),
+            seen: line.seen,
+            table: line.table,
+            kind: line.kind,
+            key: line.key,
+            fields: line.fields,
+            explained: line.explained,
+            explained_until: line.explained_until_us.map(rfc3339),
+        }
+    }
+}
+
+impl From<OpenEntry> for EntryView {
+    fn from(entry: OpenEntry) -> Self {
+        Self {
+            seq: entry.seq,
+            to: entry.direction,
+            table: entry.table,
+            key: entry.key,
+            kind: entry.kind,
+            state: entry.parked.unwrap_or_else(|| "open".to_owned()),
+            age_seconds: entry.age_seconds,
+            attempts: entry.attempts,
+            op_id: entry.op_id,
         }
     }
 }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::contract::{Code, Epoch, Error};
-use crate::control::{TransitionKind, TransitionRequest, Transitioned};
+use crate::control::{
+    Blocker, Refused, TransitionError, TransitionKind, TransitionRequest, Transitioned,
+};
 use crate::stage::Stage;
 
 use super::AdminState;
@@ -47,7 +49,7 @@ struct RollbackBody {
 struct Moved {
     epoch: Epoch,
     from: Stage,
-    to: Stage,
+    stage: Stage,
     pause_ms: u64,
 }
 
@@ -60,8 +62,7 @@ struct Rehearsal {
     to: Stage,
     /// It would be made.
     possible: bool,
-    /// What the control says against it, whatever is forced.
-    refused: Option<Value>,
+    /// What stands in its way; some of it may yield to `force`.
     readiness: Readiness,
 }
 
@@ -119,7 +120,7 @@ pub(super) async fn rollback(
         dry_run: false,
         evidence: Value::Null,
     };
-    run_to_end(async move { make(&state, wish, "rollback").await }).await
+    run_to_end(async move { make(&state, wish, false).await }).await
 }
 
 /// Lifts the latch.
@@ -132,7 +133,6 @@ pub(super) async fn rearm(
     let reason = body::reason(&body.reason)?.to_owned();
     run_to_end(async move {
         let epoch = state.control.rearm(&actor.0, &reason).await?;
-        record(&state, &actor.0, "rearm", &reason, json!({"epoch": epoch})).await;
         ok(&json!({"epoch": epoch}))
     })
     .await
@@ -142,7 +142,7 @@ pub(super) async fn rearm(
 async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
     let snapshot = state.control.snapshot();
     if wish.to <= snapshot.stage {
-        return make(state, wish, "stage").await;
+        return make(state, wish, false).await;
     }
     // The control judges the epoch and which moves exist; its word is plainer than a list of blockers.
     let rehearsed = TransitionRequest {
@@ -159,34 +159,48 @@ async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
             .with_details(json!({"readiness": readiness}))
             .into());
     }
-    let kind = if readiness.ready { "stage" } else { "force" };
+    let forced = !readiness.ready;
     wish.evidence = json!({"readiness": readiness});
     // What was judged is what is changed: a stage that somebody else entered meanwhile was not.
     wish.expected_epoch = Some(snapshot.epoch);
-    make(state, wish, kind).await
+    make(state, wish, forced).await
 }
 
 async fn rehearse(state: &AdminState, wish: TransitionRequest) -> Answer {
     let snapshot = state.control.snapshot();
     let (to, forced) = (wish.to, wish.force);
-    let refused = state.control.transition(wish).await.err().map(Error::from);
+    let refused = state.control.transition(wish).await.err();
     let asked = status::ask(state).await;
-    let readiness = status::readiness(state, &snapshot, asked.as_ref());
-    let backward = to <= snapshot.stage;
+    let mut readiness = status::readiness(state, &snapshot, asked.as_ref());
+    if to <= snapshot.stage {
+        // The way back needs no readiness, only the control's consent.
+        readiness.blockers.clear();
+    }
+    let possible = refused.is_none() && (forced || readiness.blockers.is_empty());
+    match refused {
+        // Among the blockers already, by its own name.
+        None | Some(TransitionError::Refused(Refused::Latched)) => {}
+        Some(error) => readiness.blockers.push(Blocker {
+            code: "refused",
+            message: error.to_string(),
+        }),
+    }
+    readiness.next = Some(to);
+    readiness.ready = readiness.blockers.is_empty();
     ok(&Rehearsal {
         dry_run: true,
         epoch: snapshot.epoch,
         from: snapshot.stage,
         to,
-        possible: refused.is_none() && (backward || forced || readiness.ready),
-        refused: refused
-            .map(|error| json!({"code": error.code.as_str(), "message": error.message})),
+        possible,
         readiness,
     })
 }
 
-async fn make(state: &AdminState, wish: TransitionRequest, kind: &str) -> Answer {
-    let (actor, reason, ticket) = (wish.actor.clone(), wish.reason.clone(), wish.ticket.clone());
+/// Makes the move. It is on record among the transitions; one that was forced also among the acts that
+/// weaken a guard.
+async fn make(state: &AdminState, wish: TransitionRequest, forced: bool) -> Answer {
+    let (actor, reason) = (wish.actor.clone(), wish.reason.clone());
     let Transitioned {
         epoch,
         from,
@@ -194,23 +208,20 @@ async fn make(state: &AdminState, wish: TransitionRequest, kind: &str) -> Answer
         pause,
         dry_run: _,
     } = state.control.transition(wish).await?;
-    let details = json!({"from": from, "to": to, "epoch": epoch, "ticket": ticket});
-    record(state, &actor, kind, &reason, details).await;
+    if forced {
+        let details = json!({"from": from, "to": to, "epoch": epoch});
+        let recorded = state
+            .control
+            .record_action(&actor, "force", &reason, details)
+            .await;
+        if let Err(fault) = recorded {
+            tracing::error!(%fault, "a forced move could not be recorded among the actions");
+        }
+    }
     ok(&Moved {
         epoch,
         from,
-        to,
+        stage: to,
         pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
     })
-}
-
-/// Records an act that has its own record among the transitions already: the act stands even when this fails.
-async fn record(state: &AdminState, actor: &str, kind: &str, reason: &str, details: Value) {
-    let recorded = state
-        .control
-        .record_action(actor, kind, reason, details)
-        .await;
-    if let Err(fault) = recorded {
-        tracing::error!(%fault, kind, "an act could not be recorded among the actions");
-    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::contract::Epoch;
@@ -33,10 +34,10 @@ struct Status {
     readiness: Readiness,
     /// The triggers; none is built in.
     guard: [(); 0],
-    /// The backfill under way; none.
-    backfill: Option<()>,
-    /// The last full verify; none.
-    verify: Option<()>,
+    /// The latest backfill of this replica.
+    backfill: Value,
+    /// The latest verify of this replica.
+    verify: Value,
     replicas: Vec<ReplicaView>,
 }
 
@@ -57,13 +58,14 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>) -> Answer {
     let owed = asked
         .as_ref()
         .map_or_else(|| state.observer.last_owed().0, |asked| asked.owed);
+    let mut jobs = state.jobs.current();
     let status = Status {
         now: Now::new(&state, &snapshot, &owed, asked.is_some()),
         rollback: rollback(&snapshot, asked.as_ref()),
         readiness: readiness(&state, &snapshot, asked.as_ref()),
         guard: [],
-        backfill: None,
-        verify: None,
+        backfill: jobs["backfill"].take(),
+        verify: jobs["verify"].take(),
         replicas: asked
             .into_iter()
             .flat_map(|asked| asked.replicas)

@@ -13,6 +13,7 @@ use crate::applier::{Applier, ApplierOptions};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
 use crate::control::{self, Control, ControlOptions, FlagFile};
 use crate::front::Doorway;
+use crate::jobs::Jobs;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::{Parts, Repository, RepositoryOptions};
@@ -24,6 +25,8 @@ use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
 use crate::{divergence, journal};
 
+/// What no service can make up for.
+const WITHOUT_LEGACY: &str = "in ramp_down and complete a repeated op_id is not recognised: operation records live in legacy, for which nothing waits there";
 /// Calls to storage under way at once, and connections kept to it over HTTP.
 const STORAGE_IN_FLIGHT_MAX: usize = 2048;
 const STORAGE_CONNECTIONS_MAX: usize = 128;
@@ -40,6 +43,7 @@ pub struct Engine {
     pub applier: Arc<Applier>,
     /// What a reload changes.
     pub hot: Arc<ArcSwap<Hot>>,
+    pub(super) jobs: Arc<Jobs>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) flag: watch::Sender<FlagFile>,
     pub(super) http_tls: Option<Arc<Tls>>,
@@ -87,6 +91,7 @@ impl Engine {
             repository: Repository::new(parts.clone(), options.clone()),
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
+            jobs: Jobs::new(parts.clone()),
             metrics,
             flag: watch::Sender::new(FlagFile::Absent),
             http_tls: tls(config.http.tls.as_ref())?,
@@ -139,6 +144,7 @@ impl Engine {
                     .weakened()
                     .into_iter()
                     .map(|promise| promise.weakened.to_owned())
+                    .chain([WITHOUT_LEGACY.to_owned()])
                     .collect(),
                 highest_stage: capabilities.highest_stage(),
             },
@@ -148,6 +154,7 @@ impl Engine {
             protect_metrics: config.admin.protect_metrics,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_view: ArcSwap::from_pointee(config.view()),
+            jobs: Arc::clone(&self.jobs),
             shutdown: CancellationToken::new(),
         }))
     }
@@ -181,6 +188,7 @@ impl Engine {
     /// Waits, within the grace, for what was begun: writes whose callers are gone, comparisons.
     pub(super) async fn drain(&self, config: &Config) {
         let work = async {
+            self.jobs.drain().await;
             self.repository.drain().await;
             self.parts.comparer.drain().await;
         };
@@ -308,6 +316,7 @@ fn applier_options(config: &Config) -> ApplierOptions {
         clock_skew_max: config.control.clock_skew_max,
         quiet_period: config.applier.quiet_period,
         journal_entries_max: i64::try_from(config.journal.max_entries).unwrap_or(i64::MAX),
+        journal_bytes_max: i64::try_from(config.journal.max_bytes).unwrap_or(i64::MAX),
         operations_retention: config.operations.retention,
     }
 }

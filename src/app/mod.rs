@@ -98,6 +98,10 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     heart.spawn(async move { beating.run(stop).await });
     background.spawn(engine.applier.clone().run(backs.clone()));
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
+    background.spawn(gauges::follow_schema(
+        Arc::clone(&engine.parts.legacy),
+        backs.clone(),
+    ));
     background.spawn(engine.watch_flag(config.flag.file.clone(), backs.clone()));
     let reloader = reload::Reloader::new(
         Arc::clone(&engine),
@@ -108,46 +112,60 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     );
     background.spawn(reloader.on_sighup(backs.clone()));
 
-    let (front, front_amqp) = (TaskTracker::new(), TaskTracker::new());
-    front.spawn(server::serve(
-        http,
-        front::router(engine.doorway()),
-        engine.server_options(&config, engine.http_tls.clone()),
-        doors.clone(),
-    ));
-    front.spawn(server::serve(
+    let front = open_doors(&engine, &config, http, &doors)?;
+    let looking = TaskTracker::new();
+    looking.spawn(server::serve(
         admin,
         admin::router(Arc::clone(&plane)),
         engine.server_options(&config, engine.admin_tls.clone()),
         control.clone(),
     ));
-    if let Some(door) = &config.amqp {
-        let open = AmqpDoor::open(engine.doorway(), door)?;
-        front_amqp.spawn(open.run(doors.clone(), config.hot.limits.shutdown_grace));
-    }
     embedded::announce(&config, embedded.is_some());
 
     wait_for_signal().await;
     tracing::info!("draining");
     plane.shutdown.cancel();
     doors.cancel();
-    front_amqp.close();
-    front_amqp.wait().await;
+    ended(front).await;
     engine.drain(&config).await;
     backs.cancel();
-    background.close();
-    background.wait().await;
+    ended(background).await;
     control.cancel();
-    front.close();
-    front.wait().await;
-    heart.close();
-    heart.wait().await;
+    ended(looking).await;
+    ended(heart).await;
     engine.parts.storage.close().await;
     if let Some(service) = embedded {
         service.join().await;
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The doors that requests come in by; they finish what is in flight when `doors` is cancelled.
+fn open_doors(
+    engine: &Engine,
+    config: &Config,
+    http: TcpListener,
+    doors: &CancellationToken,
+) -> Result<TaskTracker, AppError> {
+    let front = TaskTracker::new();
+    front.spawn(server::serve(
+        http,
+        front::router(engine.doorway()),
+        engine.server_options(config, engine.http_tls.clone()),
+        doors.clone(),
+    ));
+    if let Some(door) = &config.amqp {
+        let open = AmqpDoor::open(engine.doorway(), door)?;
+        front.spawn(open.run(doors.clone(), config.hot.limits.shutdown_grace));
+    }
+    Ok(front)
+}
+
+/// Waits for the tasks of a tracker that gets no more.
+async fn ended(tasks: TaskTracker) {
+    tasks.close();
+    tasks.wait().await;
 }
 
 /// Binds an address.

@@ -43,7 +43,9 @@ impl Applier {
     async fn measure(&self) -> Result<(), Fault> {
         let owed = journal::owed(self.legacy.db()).await?;
         self.observer.owed(&owed, self.options.journal_entries_max);
-        if owed.to_storage > self.options.journal_entries_max {
+        if owed.to_storage > self.options.journal_entries_max
+            || owed.bytes > self.options.journal_bytes_max
+        {
             self.fall_off(&owed).await;
         }
         Ok(())
@@ -67,6 +69,8 @@ impl Applier {
             evidence: json!({
                 "owed": owed.to_storage,
                 "max_entries": self.options.journal_entries_max,
+                "bytes": owed.bytes,
+                "max_bytes": self.options.journal_bytes_max,
                 "oldest_seconds": owed.oldest_us / 1_000_000,
             }),
         };

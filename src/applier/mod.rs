@@ -42,6 +42,8 @@ pub struct ApplierOptions {
     pub quiet_period: Duration,
     /// Open entries at which the stage falls to `off`.
     pub journal_entries_max: i64,
+    /// Room they take, estimated, at which it does so too.
+    pub journal_bytes_max: i64,
     /// How long operation records are kept.
     pub operations_retention: Duration,
 }

@@ -1,7 +1,7 @@
 //! Paying storage, with legacy as the authority (`dual_write`, `shadow`).
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Applier, Round};
 use crate::compare::row_diff;
@@ -152,7 +152,14 @@ impl Applier {
             Err(fault) => return (self.trouble("reading rows to pay", &fault), 0),
         };
         let rows: Vec<Option<Row>> = payments.iter().map(|payment| payment.row.clone()).collect();
+        let started = Instant::now();
         let results = self.storage.pay(payments).await;
+        let failed = results
+            .iter()
+            .filter_map(|result| result.as_ref().err())
+            .find(|error| !matches!(error, StorageError::Rejected(_)));
+        self.observer
+            .storage(telemetry::Op::Batch, started.elapsed(), failed);
         let mut by_reaction: HashMap<Reaction, Vec<i64>> = HashMap::new();
         let mut unavailable = false;
         for ((entry, row), result) in claim.entries.iter().zip(&rows).zip(&results) {

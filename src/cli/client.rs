@@ -85,6 +85,14 @@ impl AdminClient {
         self.send(Method::POST, path, Some(body)).await
     }
 
+    /// Ends something.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        self.send(Method::DELETE, path, None).await
+    }
+
     async fn send(
         &self,
         method: Method,

@@ -77,7 +77,7 @@ fn hint_for(code: &str) -> Option<&'static str> {
         "unauthorized" => Some("set CUTOVER_TOKEN, or run where data/operator.token is"),
         "forbidden" => Some("this needs a token with role operator"),
         "precondition_failed" => {
-            Some("somebody else changed the state: look at `cutover status` and decide anew")
+            Some("look at `cutover status`: it names what blocks, and the epoch")
         }
         _ => None,
     }

@@ -4,10 +4,12 @@
 //! audited and refused exactly as in the console. Exit codes: 0 done, 1 found differences or refused, 2 wrong
 //! usage or configuration, 3 could not reach the proxy.
 
+mod backfill;
 mod check_config;
 mod client;
 mod divergences;
 mod failure;
+mod follow;
 mod history;
 mod journal;
 mod print;
@@ -18,6 +20,7 @@ mod serve;
 mod stage;
 mod status;
 mod storage;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -54,6 +57,10 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Lift the latch that a rollback left.
     Rearm(rearm::RearmArgs),
+    /// Fill storage with what legacy has.
+    Backfill(backfill::BackfillArgs),
+    /// Compare both sides row by row; exit code 1 when they differ.
+    Verify(verify::VerifyArgs),
     /// Show what differs between the sides, or explain it.
     Divergences(divergences::DivergencesArgs),
     /// Show what is owed, or settle what is stuck.
@@ -95,6 +102,8 @@ impl Command {
             Self::Status(args) => status::run(&args).await,
             Self::Stage(args) => stage::run(&args).await,
             Self::Rearm(args) => rearm::run(&args).await,
+            Self::Backfill(args) => backfill::run(&args).await,
+            Self::Verify(args) => verify::run(&args).await,
             Self::Divergences(args) => divergences::run(&args).await,
             Self::Journal(args) => journal::run(&args).await,
             Self::History(args) => history::run(&args).await,

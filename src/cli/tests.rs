@@ -120,6 +120,35 @@ async fn each_command_asks_what_the_admin_api_names() {
 }
 
 #[tokio::test]
+async fn jobs_are_started_followed_and_judged_by_their_result() {
+    let report = json!({"clean": true, "recorded": true, "tables": [], "quarantined": 0});
+    let done = json!({"id": "J", "state": "done", "result": report});
+    let (base, seen) = admin(Ok(done)).await;
+    let line = "backfill --table ads --table tags --rate 100 --reason fill";
+    assert_eq!(run(&base, line).await, ExitCode::SUCCESS);
+    assert_eq!(run(&base, "verify --repair").await, ExitCode::SUCCESS);
+    let asked: Vec<_> = seen.lock().unwrap().drain(..).collect();
+    let fill = json!({"tables": ["ads", "tags"], "reason": "fill", "rate": 100});
+    assert_eq!(
+        (asked[0].0.as_str(), &asked[0].2),
+        ("POST /admin/backfill", &fill)
+    );
+    assert_eq!(asked[1].0, "GET /admin/jobs/J");
+    let look = json!({"tables": [], "repair": true, "reason": ""});
+    assert_eq!(
+        (asked[2].0.as_str(), &asked[2].2),
+        ("POST /admin/verify", &look)
+    );
+
+    let dirty = json!({"id": "J", "state": "done", "result": {"clean": false, "tables": []}});
+    let (base, _) = admin(Ok(dirty)).await;
+    assert_eq!(run(&base, "verify --json").await, ExitCode::from(1));
+    let failed = json!({"id": "J", "state": "failed", "error": "not possible in stage off"});
+    let (base, _) = admin(Ok(failed)).await;
+    assert_eq!(run(&base, "backfill").await, ExitCode::from(1));
+}
+
+#[tokio::test]
 async fn exit_codes_tell_refused_from_unreachable() {
     let refusal = Error::new(Code::PreconditionFailed, "the epoch is 6");
     let (base, _) = admin(Err(refusal)).await;

@@ -118,11 +118,7 @@ impl Checker<'_> {
                 }
             }
             RawTransport::Http => Transport::Http {
-                base_url: self.address(
-                    "storage.base_url",
-                    raw.base_url.as_ref(),
-                    &["http", "https"],
-                )?,
+                base_url: self.address("storage.base_url", raw.base_url.as_ref(), &["http"])?,
             },
         };
         Some(Storage {

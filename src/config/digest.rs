@@ -30,7 +30,8 @@ const OWN: [&str; 6] = [
 ];
 
 /// Keys of hot sections whose consumers read them once, when they start.
-const READ_AT_START: [&str; 4] = [
+const READ_AT_START: [&str; 5] = [
+    "compare.background_max",
     "limits.header_timeout",
     "limits.idle_timeout",
     "limits.shutdown_grace",

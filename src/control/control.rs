@@ -48,6 +48,8 @@ pub(super) struct Inner {
     pub(super) debts: AtomicU64,
     /// Such a debt was dropped, and legacy is not marked stale yet.
     pub(super) debt_dropped: AtomicBool,
+    /// How long writers were held up by each transition this replica made, until somebody asks.
+    pub(super) pauses: std::sync::Mutex<Vec<Duration>>,
 }
 
 /// A snapshot, and until when it may be relied on without asking.
@@ -108,6 +110,7 @@ impl Control {
                 confirmed: AtomicI64::new(0),
                 debts: AtomicU64::new(0),
                 debt_dropped: AtomicBool::new(false),
+                pauses: std::sync::Mutex::default(),
             }),
         };
         match control.refresh().await {
@@ -139,6 +142,17 @@ impl Control {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.inner.news.subscribe()
+    }
+
+    /// The pauses of the transitions that this replica made since the last time it was asked.
+    #[must_use]
+    pub fn take_pauses(&self) -> Vec<Duration> {
+        let mut pauses = self
+            .inner
+            .pauses
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::take(&mut *pauses)
     }
 
     /// How this replica takes part.

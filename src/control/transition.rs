@@ -159,6 +159,9 @@ impl Control {
             Phase::Steady | Phase::Recovering => (changed.after, changed.pause),
         };
         self.notice().await;
+        if let Ok(mut pauses) = self.inner.pauses.lock() {
+            pauses.push(pause);
+        }
         tracing::info!(%from, %to, epoch = after.epoch.0, ?pause, "the stage changed");
         Ok(Transitioned {
             epoch: after.epoch,

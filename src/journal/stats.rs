@@ -21,6 +21,17 @@ pub struct Owed {
     pub quarantined: i64,
     /// Appended by writers that bypassed the proxy.
     pub bypassed: i64,
+    /// Room they take, estimated: keys and names, and a fixed part for each.
+    pub bytes: i64,
+}
+
+/// What is owed of the entries up to some place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwedUntil {
+    /// Open entries.
+    pub open: i64,
+    /// Those among them that only an operator will move.
+    pub quarantined: i64,
 }
 
 /// One open entry, for people.
@@ -58,14 +69,13 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
              coalesce(cutover.now_us() - min(created_us), 0)::bigint, \
              coalesce(sum(CASE WHEN token IS NOT NULL AND deadline_us < cutover.now_us() THEN 1 ELSE 0 END), 0)::bigint, \
              coalesce(sum(CASE WHEN parked = 'quarantined' THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN bypass THEN 1 ELSE 0 END), 0)::bigint \
+             coalesce(sum(CASE WHEN bypass THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(sum(length(key) + length(tbl) + 160), 0)::bigint \
              FROM cutover.journal WHERE generation = (SELECT generation FROM cutover.state)",
             vec![],
         )
         .await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| Fault::Unexpected("an aggregate without a row".to_owned()))?;
+    let row = some_row(&rows)?;
     Ok(Owed {
         to_storage: row.some_int(0)?,
         to_legacy: row.some_int(1)?,
@@ -73,6 +83,7 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
         in_doubt: row.some_int(3)?,
         quarantined: row.some_int(4)?,
         bypassed: row.some_int(5)?,
+        bytes: row.some_int(6)?,
     })
 }
 
@@ -94,20 +105,73 @@ pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fa
     Ok(!rows.is_empty())
 }
 
+/// What `OpenEntry::read` reads, in its order.
+const ENTRY: &str = "SELECT seq, kind, direction, tbl, key, op_id::text, \
+     (cutover.now_us() - created_us) / 1000000, attempts, parked FROM cutover.journal \
+     WHERE generation = (SELECT generation FROM cutover.state)";
+
+/// The last open entry's place; 0 when none is open.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn last_seq(db: &Db) -> Result<i64, Fault> {
+    let rows = db
+        .control(
+            "SELECT coalesce(max(seq), 0)::bigint FROM cutover.journal",
+            vec![],
+        )
+        .await?;
+    some_row(&rows)?.some_int(0)
+}
+
+/// What is owed in one direction of the entries up to `seq`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn owed_until(db: &Db, direction: Direction, seq: i64) -> Result<OwedUntil, Fault> {
+    let rows = db
+        .control(
+            "SELECT count(*)::bigint, \
+             coalesce(sum(CASE WHEN parked = $3 THEN 1 ELSE 0 END), 0)::bigint \
+             FROM cutover.journal WHERE seq <= $1 AND direction = $2 \
+             AND generation = (SELECT generation FROM cutover.state)",
+            vec![
+                seq.into(),
+                direction.as_str().into(),
+                Parked::Quarantined.as_str().into(),
+            ],
+        )
+        .await?;
+    let row = some_row(&rows)?;
+    Ok(OwedUntil {
+        open: row.some_int(0)?,
+        quarantined: row.some_int(1)?,
+    })
+}
+
+fn some_row(rows: &[Record]) -> Result<&Record, Fault> {
+    rows.first()
+        .ok_or_else(|| Fault::Unexpected("an aggregate without a row".to_owned()))
+}
+
 /// Open entries, oldest first, at most `limit`.
 ///
 /// # Errors
 /// See [`Fault`].
 pub async fn entries(db: &Db, limit: i64) -> Result<Vec<OpenEntry>, Fault> {
-    let rows = db
-        .control(
-            "SELECT seq, kind, direction, tbl, key, op_id::text, (cutover.now_us() - created_us) / 1000000, \
-             attempts, parked FROM cutover.journal \
-             WHERE generation = (SELECT generation FROM cutover.state) ORDER BY seq LIMIT $1",
-            vec![limit.into()],
-        )
-        .await?;
+    let sql = format!("{ENTRY} ORDER BY seq LIMIT $1");
+    let rows = db.control(&sql, vec![limit.into()]).await?;
     rows.iter().map(OpenEntry::read).collect()
+}
+
+/// One open entry, if it still is one.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn entry(db: &Db, seq: i64) -> Result<Option<OpenEntry>, Fault> {
+    let sql = format!("{ENTRY} AND seq = $1");
+    let rows = db.control(&sql, vec![seq.into()]).await?;
+    rows.first().map(OpenEntry::read).transpose()
 }
 
 impl OpenEntry {

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 
 use crate::contract::Reply;
 use crate::journal;
-use crate::schema::{Read, Schema};
+use crate::schema::{Read, Schema, Table};
 use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec, introspect};
 
 pub use authority::{Stamp, WriteError, Written};
@@ -65,15 +65,18 @@ impl Legacy {
         self.schema.load_full()
     }
 
-    /// Reads the shape again after it changed underneath.
+    /// Reads the shape again, and takes it over when it changed underneath. Whether it did.
     ///
     /// # Errors
     /// See [`OpenError`]; the old shape stays.
-    pub async fn reload_schema(&self) -> Result<(), OpenError> {
+    pub async fn reload_schema(&self) -> Result<bool, OpenError> {
         let schema = introspect(&self.db, &self.specs).await?;
+        if schema.tables == self.schema.load().tables {
+            return Ok(false);
+        }
         capture::install(&self.db, &schema).await?;
         self.schema.store(Arc::new(schema));
-        Ok(())
+        Ok(true)
     }
 
     /// Its connections, for journal and control, which live in it.
@@ -94,6 +97,28 @@ impl Legacy {
     /// See [`Fault`].
     pub async fn read(&self, read: &Read) -> Result<Reply, Fault> {
         self.db.read(read).await
+    }
+
+    /// About how many rows a table has, for showing progress; none when nobody knows.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn rows_estimated(&self, table: &Table) -> Result<Option<u64>, Fault> {
+        let name = &table.sql_name;
+        let rows = match self.db.dialect() {
+            // Counting a large table takes longer than a statement may; the planner's number is near enough.
+            Dialect::Postgres => {
+                let sql = "SELECT reltuples::bigint FROM pg_class WHERE oid = $1::regclass";
+                self.db.fetch(sql, vec![name.as_str().into()]).await?
+            }
+            Dialect::Sqlite => {
+                let sql = format!("SELECT count(*) FROM {name}");
+                self.db.fetch(&sql, vec![]).await?
+            }
+        };
+        let count = rows.first().map(|row| row.some_int(0)).transpose()?;
+        // -1: the table was never analyzed.
+        Ok(count.and_then(|count| u64::try_from(count).ok()))
     }
 
     /// Whether it answers at all.

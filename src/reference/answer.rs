@@ -17,13 +17,9 @@ impl Answer {
         self.status < 400
     }
 
-    /// A member of a `batch` reply: `{"reply": …}` or `{"error": {…}}`.
+    /// A member of a `batch` reply: the reply, or `{"error": {…}}`.
     pub(super) fn into_item(self) -> String {
-        if self.is_done() {
-            format!("{{\"reply\":{}}}", self.json)
-        } else {
-            self.json
-        }
+        self.json
     }
 }
 

@@ -105,10 +105,8 @@ pub(super) fn corrupt(value: &mut Value) -> bool {
         Value::Array(items) => items.iter_mut().any(corrupt),
         Value::Object(members) => {
             // Rows before what frames them; the last column before the key, which comes first.
-            for rows in ["rows", "reply"] {
-                if let Some(rows) = members.get_mut(rows) {
-                    return corrupt(rows);
-                }
+            if let Some(rows) = members.get_mut("rows") {
+                return corrupt(rows);
             }
             members.values_mut().rev().any(corrupt)
         }

@@ -7,7 +7,7 @@
 //!
 //! On the wire, beyond the contract: the members `deadline`, `attempt_id` and `fences` are headers (`fences`
 //! a JSON object of key to token); a `batch` is answered by an array with one member per item, in order,
-//! `{"reply": …}` or `{"error": {…}}`. A refusal whose code is not retryable is recorded with its attempt;
+//! its reply or `{"error": {…}}`. A refusal whose code is not retryable is recorded with its attempt;
 //! `overloaded`, `backend_unavailable` and `internal` are not, but over AMQP an attempt that is delivered again
 //! is answered from the record or refused, never executed for the first time.
 

@@ -145,3 +145,11 @@ pub(super) fn too_many_rows(limit: u64) -> Error {
     )
     .with_details(json!({ "limit": limit }))
 }
+
+pub(super) fn too_many_rows_read(limit: u64) -> Error {
+    Error::new(
+        Code::TooLarge,
+        format!("this select finds more than {limit} rows; give it a limit, or a narrower where"),
+    )
+    .with_details(json!({ "limit": limit }))
+}

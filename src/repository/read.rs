@@ -7,7 +7,7 @@ use super::errors::{self, Effect};
 use super::{Answer, Call, Repository};
 use crate::contract::{AttemptId, Epoch, Reply};
 use crate::control::{LeaseLost, Snapshot};
-use crate::schema::{Read, read_query};
+use crate::schema::{Read, ReadKind, read_query};
 use crate::shadow::Answered;
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
@@ -16,7 +16,9 @@ use crate::telemetry::Op;
 
 impl Repository {
     /// Answers a read from the authority. In `live`, legacy answers when storage cannot.
-    pub(super) async fn read(self: &Arc<Self>, call: Call, read: Read) -> Answer {
+    pub(super) async fn read(self: &Arc<Self>, call: Call, mut read: Read) -> Answer {
+        let rows_max = self.options.load().limits.select_limit_max;
+        let capped = cap(&mut read, rows_max);
         let (snapshot, lease_expired) = match self.control.snapshot_for_read().await {
             Ok(snapshot) => (snapshot, false),
             Err(LeaseLost(snapshot)) => (snapshot, true),
@@ -32,6 +34,11 @@ impl Repository {
             Backend::Storage => self.read_storage(&snapshot, call, read).await,
         };
         answer.lease_expired = lease_expired;
+        if let (true, Ok(reply)) = (capped, &answer.result)
+            && has_more_rows_than(reply, rows_max)
+        {
+            answer.result = Err(errors::too_many_rows_read(rows_max));
+        }
         answer
     }
 
@@ -143,5 +150,42 @@ impl Repository {
             epoch: snapshot.epoch,
             traceparent: call.traceparent,
         });
+    }
+}
+
+/// Gives a read without a limit one more row than may be answered, so that too many are noticed and not cut
+/// off silently. Whether it did.
+fn cap(read: &mut Read, rows_max: u64) -> bool {
+    match &mut read.kind {
+        ReadKind::Rows {
+            limit: limit @ None,
+            ..
+        } => {
+            *limit = Some(rows_max.saturating_add(1));
+            true
+        }
+        ReadKind::Rows { .. } | ReadKind::Count => false,
+    }
+}
+
+/// Counts only replies that are long enough to hold that many rows.
+fn has_more_rows_than(reply: &Reply, rows_max: u64) -> bool {
+    const ROW_BYTES_MIN: u64 = 3;
+    let text = reply.as_json();
+    text.len() as u64 > rows_max.saturating_mul(ROW_BYTES_MIN)
+        && serde_json::from_str::<Vec<serde::de::IgnoredAny>>(text)
+            .is_ok_and(|rows| rows.len() as u64 > rows_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_counted_by_rows() {
+        let reply =
+            |rows: usize| Reply::from_json(format!("[{}]", vec!["{\"id\":1}"; rows].join(",")));
+        assert!(!has_more_rows_than(&reply(10), 10));
+        assert!(has_more_rows_than(&reply(11), 10));
     }
 }

@@ -4,8 +4,8 @@
 //! touched are handed to a task that appends them to the journal; when that is not possible legacy is
 //! marked stale, and going back is refused until it has been verified.
 //!
-//! Operation records live in legacy, so here a repeated operation id is only recognised while legacy
-//! answers quickly; `status` lists this as a weakened promise.
+//! Operation records live in legacy, for which nothing waits here: a repeated operation id is not recognised.
+//! `status` lists this among the weakened promises.
 
 use std::sync::Arc;
 use std::time::Instant;

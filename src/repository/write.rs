@@ -45,8 +45,10 @@ pub(super) enum Turn {
     Blocked(Error),
 }
 
-/// How long to wait before a turn that was blocked by another write of the key, or by a doubt.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long to wait before a turn that was blocked by another write of the key, or by a doubt: doubling from
+/// the first to the last.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(80);
 
 impl Repository {
     /// Runs a write until it is answered or its deadline has come.
@@ -70,6 +72,7 @@ impl Repository {
 
     async fn turns(self: &Arc<Self>, order: &mut Order) -> Answer {
         let mut in_doubt = false;
+        let mut pause = PAUSE_MIN;
         let mut blocked = errors::unavailable("the stage is changing");
         loop {
             let snapshot = match self.control.admit_write(order.deadline.into()).await {
@@ -90,11 +93,13 @@ impl Repository {
                 }
                 Turn::InDoubt => {
                     in_doubt = true;
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
                 }
                 Turn::Blocked(error) => {
                     blocked = error;
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
             // From now on a record under the id may be this write's own.

@@ -7,6 +7,8 @@
 
 mod recheck;
 
+pub use recheck::Checked;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,12 +127,19 @@ impl Comparer {
         let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
             return self.observer.compared(&table.name, op, Compared::Shed);
         };
-        let (this, read) = (Arc::clone(self), row_read(table, key));
+        let (this, table) = (Arc::clone(self), Arc::clone(table));
         self.tasks.spawn(async move {
             let _permit = permit;
-            let result = this.recheck_row(&read).await;
-            this.observer.compared(&read.table.name, op, result);
+            let checked = this.check_row(&table, key).await;
+            this.observer.compared(&table.name, op, checked.into());
         });
+    }
+
+    /// Holds one row that is suspect against the other side, as long as it takes; what is confirmed is
+    /// written down.
+    pub async fn check_row(&self, table: &Arc<Table>, key: Vec<Value>) -> Checked {
+        let read = row_read(table, key.clone());
+        self.recheck_row(&read, key).await
     }
 
     async fn compare_now(&self, answered: Answered, op: Op) -> Compared {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Comparer, Verdict, verdict};
-use crate::compare::{Difference, Sample};
+use crate::compare::{Difference, DifferenceKind, Sample};
 use crate::contract::Key;
 use crate::contract::Reply;
 use crate::divergence::Finding;
@@ -15,6 +15,32 @@ use crate::telemetry::Comparison as Compared;
 /// How often a difference must be seen with the authority standing still: once more than a value that
 /// changes and changes back could fake.
 const SIGHTINGS: u32 = 2;
+
+/// Looks at one row before giving up, at least: enough to confirm a difference whatever its kind.
+const ROW_LOOKS_MIN: u32 = 5;
+
+/// What became of a suspect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checked {
+    /// Both sides were seen to agree.
+    Agreed,
+    /// The authority moved or something was owed to the end: whatever differs is on its way.
+    Moving,
+    /// They differ.
+    Confirmed(DifferenceKind),
+    /// A side did not answer, or the difference changed from look to look.
+    Unread,
+}
+
+impl From<Checked> for Compared {
+    fn from(checked: Checked) -> Self {
+        match checked {
+            Checked::Agreed | Checked::Moving => Self::Transient,
+            Checked::Confirmed(_) => Self::Confirmed,
+            Checked::Unread => Self::OneSidedError,
+        }
+    }
+}
 
 /// One look at both sides.
 enum Look {
@@ -32,28 +58,49 @@ impl Comparer {
     /// Reads both sides of a read that differed again, at most `recheck_max` times.
     pub(super) async fn recheck(&self, read: &Read, first: Difference) -> Compared {
         let mut suspect = first;
-        self.look_again(read, &mut suspect).await
+        let looks = self.options.load().recheck_max;
+        match self.look_again(read, &mut suspect, looks).await {
+            // Too few looks to say more.
+            None => Compared::Transient,
+            Some(checked) => checked.into(),
+        }
     }
 
-    /// The same for one row that a write's outcome made suspect.
-    pub(super) async fn recheck_row(&self, read: &Read) -> Compared {
-        let mut suspect = Difference {
-            kind: crate::compare::DifferenceKind::Field,
-            rows: 1,
-            samples: Vec::new(),
+    /// The same for one row. Its key is known, so only what is owed of this row counts as moving.
+    pub(super) async fn recheck_row(&self, read: &Read, key: Vec<Value>) -> Checked {
+        let sample = Sample {
+            kind: DifferenceKind::Field,
+            key: Some(key),
+            fields: Vec::new(),
         };
-        self.look_again(read, &mut suspect).await
+        let mut suspect = Difference {
+            kind: DifferenceKind::Field,
+            rows: 1,
+            samples: vec![sample],
+        };
+        let looks = self.options.load().recheck_max.max(ROW_LOOKS_MIN);
+        let checked = self.look_again(read, &mut suspect, looks).await;
+        checked.unwrap_or(Checked::Unread)
     }
 
-    async fn look_again(&self, read: &Read, suspect: &mut Difference) -> Compared {
-        let options = self.options.load_full();
-        let mut sightings = 0;
-        for _ in 0..options.recheck_max {
-            tokio::time::sleep(options.recheck_delay).await;
+    /// Looks at most so many times; none when that decided nothing.
+    async fn look_again(
+        &self,
+        read: &Read,
+        suspect: &mut Difference,
+        looks: u32,
+    ) -> Option<Checked> {
+        let delay = self.options.load().recheck_delay;
+        let (mut sightings, mut moved) = (0, false);
+        for _ in 0..looks {
+            tokio::time::sleep(delay).await;
             match self.look(read, suspect).await {
-                Look::Same => return Compared::Transient,
-                Look::Unread => return Compared::OneSidedError,
-                Look::Moving => sightings = 0,
+                Look::Same => return Some(Checked::Agreed),
+                Look::Unread => return Some(Checked::Unread),
+                Look::Moving => {
+                    moved = true;
+                    sightings = 0;
+                }
                 Look::Differs(difference) => {
                     // Another row than the one that was watched: watch that one from now on.
                     sightings = if same_row(suspect, &difference) {
@@ -64,12 +111,12 @@ impl Comparer {
                     *suspect = difference;
                     if sightings >= SIGHTINGS {
                         self.confirm(read, suspect).await;
-                        return Compared::Confirmed;
+                        return Some(Checked::Confirmed(suspect.kind));
                     }
                 }
             }
         }
-        Compared::Transient
+        moved.then_some(Checked::Moving)
     }
 
     /// The order matters: the authority, then the journal, then the secondary, then the authority again.

@@ -11,31 +11,32 @@ const LONG_FILES_MAX: usize = 6;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// A module may name modules of lower layers and itself, nothing else.
-const LAYERS: [(u8, &[&str]); 9] = [
+const LAYERS: [(u8, &[&str]); 10] = [
     (0, &["clock", "contract", "stage"]),
     (1, &["schema", "hub", "server"]),
     (2, &["compare", "sql"]),
     (3, &["telemetry"]),
     (4, &["divergence", "journal", "storage"]),
-    (5, &["legacy", "control", "observe", "guard", "config"]),
+    (5, &["legacy", "control", "observe", "config", "guard"]),
     (
         6,
         &[
             "shadow",
             "repository",
             "applier",
+            "walk",
             "backfill",
             "verify",
             "events",
-            "jobs",
         ],
     ),
-    (7, &["front", "admin", "reference"]),
-    (8, &["app", "cli", "main"]),
+    (7, &["jobs", "reference"]),
+    (8, &["front", "admin"]),
+    (9, &["app", "cli", "main"]),
 ];
 
 /// Imports that the layers do not give, each for a reason: who, whom, why.
-const EXCEPTIONS: [(&str, &str, &str); 3] = [
+const EXCEPTIONS: [(&str, &str, &str); 10] = [
     (
         "repository",
         "shadow",
@@ -51,6 +52,21 @@ const EXCEPTIONS: [(&str, &str, &str); 3] = [
         "shadow",
         "a payment that stored another row is a suspect",
     ),
+    ("walk", "repository", "a walk is given the same parts"),
+    (
+        "walk",
+        "shadow",
+        "what differs is checked as the comparer does",
+    ),
+    ("backfill", "walk", "a backfill is a walk"),
+    ("backfill", "repository", "it is given the same parts"),
+    ("verify", "walk", "a verify is a walk"),
+    (
+        "verify",
+        "shadow",
+        "what differs is checked as the comparer does",
+    ),
+    ("verify", "repository", "it is given the same parts"),
 ];
 
 /// What only one module may mention.
@@ -105,7 +121,8 @@ fn modules_import_from_lower_layers_only() {
     let mut offences = Vec::new();
     for source in Source::below("src") {
         let module = source.module();
-        if module == "lib" {
+        // What a test sets up may come from anywhere.
+        if module == "lib" || source.path.contains("/tests") {
             continue;
         }
         let Some(own) = layer(module) else {

@@ -10,7 +10,9 @@
 )]
 
 mod fixture;
+mod flips;
 mod house;
 mod house_rules;
 mod itself;
+mod stages;
 mod walk;

@@ -6,12 +6,12 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 
-use crate::fixture::{Proxy, Signal, World, WorldOptions};
+use crate::fixture::campaigns::{insert, rename, select};
+use crate::fixture::{Signal, World, WorldOptions};
 
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for `cutover serve` and `cutover storage`"]
 async fn in_off_only_legacy_is_written() {
     let world = World::build(WorldOptions::default()).await;
     let answer = world.proxies[0].query(insert("one", "Spring")).await;
@@ -26,10 +26,9 @@ async fn in_off_only_legacy_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for `cutover serve` and `cutover storage`"]
 async fn in_dual_write_the_plans_client_writes_to_both() {
     let world = World::build(WorldOptions::default()).await;
-    world.proxies[0].advance_to("dual_write").await;
+    world.advance_to("dual_write").await;
     let client = world.client().await;
     let row = client.execute_query(insert("one", "Spring")).await;
     assert_eq!(row["name"], "Spring");
@@ -42,7 +41,6 @@ async fn in_dual_write_the_plans_client_writes_to_both() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for `cutover serve` and `cutover storage`"]
 async fn the_same_operation_sent_twice_takes_effect_once() {
     let world = World::build(WorldOptions::default()).await;
     let proxy = &world.proxies[0];
@@ -61,10 +59,9 @@ async fn the_same_operation_sent_twice_takes_effect_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for `cutover serve` and `cutover storage`"]
 async fn a_dead_storage_costs_no_caller_anything_before_live() {
     let mut world = World::build(WorldOptions::default()).await;
-    world.proxies[0].advance_to("shadow").await;
+    world.advance_to("shadow").await;
     world.storage.process.kill();
     for name in ["one", "two", "three"] {
         world.proxies[0].query(insert(name, name)).await.ok();
@@ -76,7 +73,6 @@ async fn a_dead_storage_costs_no_caller_anything_before_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for `cutover serve` and `cutover storage`"]
 async fn a_killed_replica_loses_no_write_it_acknowledged() {
     let two = WorldOptions {
         replicas: 2,
@@ -84,7 +80,7 @@ async fn a_killed_replica_loses_no_write_it_acknowledged() {
         ..WorldOptions::default()
     };
     let mut world = World::build(two).await;
-    world.proxies[0].advance_to("dual_write").await;
+    world.advance_to("dual_write").await;
     world.proxies[1].reaches("dual_write", SOON).await;
     world.storage.fault(&json!({"refuse": true})).await;
     world.proxies[0].query(insert("one", "Spring")).await.ok();
@@ -96,11 +92,10 @@ async fn a_killed_replica_loses_no_write_it_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for `cutover serve` and `cutover storage`"]
 async fn a_rollback_from_live_needs_nothing_of_storage() {
     let mut world = World::build(WorldOptions::default()).await;
+    world.advance_to("live").await;
     let proxy = &world.proxies[0];
-    proxy.advance_to("live").await;
     proxy.query(insert("one", "Spring")).await.ok();
     world.assert_same_rows("campaigns").await;
     world.storage.process.signal(Signal::STOP);
@@ -110,7 +105,7 @@ async fn a_rollback_from_live_needs_nothing_of_storage() {
     let row = proxy.query(select("one")).await;
     assert_eq!(row.header("x-cutover-backend"), "legacy");
     assert_eq!(row.ok()[0]["name"], "Spring");
-    assert_shown(proxy, "cutover_latched 1").await;
+    proxy.shows("cutover_latched 1", SOON).await;
     world.storage.process.signal(Signal::CONT);
     world.settles("campaigns", SOON).await;
     let drained = world.proxies[0].process.terminate(SOON).await;
@@ -118,7 +113,6 @@ async fn a_rollback_from_live_needs_nothing_of_storage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "waits for `cutover serve` and `cutover storage`"]
 async fn a_flag_file_is_a_request_that_is_consumed_once() {
     let mut world = World::build(WorldOptions::default()).await;
     world.proxies[0].flag("dual_write", "from the file");
@@ -127,28 +121,7 @@ async fn a_flag_file_is_a_request_that_is_consumed_once() {
     world.proxies[0].stage("off", false).await.ok();
     world.proxies[0].restart().await;
     world.proxies[0].reaches("off", SOON).await;
-    assert_shown(&world.proxies[0], "cutover_flag_file_disagrees 1").await;
-}
-
-async fn assert_shown(proxy: &Proxy, line: &str) {
-    let metrics = proxy.metrics().await;
-    assert!(metrics.lines().any(|shown| shown == line), "{metrics}");
-}
-
-/// A row whose key is made from `id`, so that a test can name it again.
-fn insert(id: &str, name: &str) -> Value {
-    json!({"type": "insert", "table": "campaigns", "data": {"id": key(id), "name": name}})
-}
-
-fn rename(id: &str, name: &str) -> Value {
-    let (table, data) = ("campaigns", json!({"name": name}));
-    json!({"type": "update", "table": table, "where": {"id": key(id)}, "data": data})
-}
-
-fn select(id: &str) -> Value {
-    json!({"type": "select", "table": "campaigns", "where": {"id": key(id)}})
-}
-
-fn key(id: &str) -> String {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id.as_bytes()).to_string()
+    world.proxies[0]
+        .shows("cutover_flag_file_disagrees 1", SOON)
+        .await;
 }

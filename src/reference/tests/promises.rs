@@ -197,9 +197,9 @@ async fn batch_items_stand_for_themselves(under: Under) {
     ]});
     let (status, items) = service.query(query).await;
     assert_eq!(status, 200, "{items}");
-    assert_eq!(items[0]["reply"]["name"], "a");
+    assert_eq!(items[0]["name"], "a");
     assert_eq!(code(&items[1]), "conflict");
-    assert_eq!(items[2]["reply"]["name"], "b");
+    assert_eq!(items[2]["name"], "b");
     assert_eq!(items[3], items[0]);
     assert_eq!(service.stored().await, 2);
     service.remove().await;

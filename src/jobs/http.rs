@@ -1,0 +1,155 @@
+//! Jobs over the admin plane. Who may ask is decided by the layers around these routes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::http::{Extensions, StatusCode};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Jobs;
+use crate::backfill::BackfillOptions;
+use crate::contract::{Code, Error, JsonLimits, parse_json};
+use crate::server::{error_response, json_response, read_body};
+use crate::verify::VerifyOptions;
+
+/// The largest body, in bytes.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Rows a verify holds in memory at a time.
+const VERIFY_PAGE: u64 = 500;
+
+/// Tells who asks from what the layers left on the request.
+pub type ActorOf = fn(&Extensions) -> String;
+
+#[derive(Clone)]
+struct Door {
+    jobs: Arc<Jobs>,
+    actor_of: ActorOf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackfillBody {
+    #[serde(default)]
+    tables: Vec<String>,
+    rate: Option<u32>,
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyBody {
+    #[serde(default)]
+    tables: Vec<String>,
+    #[serde(default)]
+    repair: bool,
+    #[serde(default)]
+    reason: String,
+}
+
+/// For operators: `POST /admin/backfill`, `POST /admin/verify`, `DELETE /admin/jobs/{id}`.
+pub fn acting<S: Clone + Send + Sync + 'static>(jobs: Arc<Jobs>, actor_of: ActorOf) -> Router<S> {
+    Router::new()
+        .route("/admin/backfill", post(backfill))
+        .route("/admin/verify", post(verify))
+        .route("/admin/jobs/{id}", delete(cancel))
+        .with_state(Door { jobs, actor_of })
+}
+
+/// For viewers: `GET /admin/jobs/{id}`.
+pub fn looking<S: Clone + Send + Sync + 'static>(jobs: Arc<Jobs>, actor_of: ActorOf) -> Router<S> {
+    Router::new()
+        .route("/admin/jobs/{id}", get(look))
+        .with_state(Door { jobs, actor_of })
+}
+
+async fn backfill(State(door): State<Door>, request: Request) -> Response {
+    let actor = (door.actor_of)(request.extensions());
+    answer(StatusCode::ACCEPTED, async {
+        let body: BackfillBody = read(request).await?;
+        let options = BackfillOptions {
+            tables: body.tables,
+            rate: body.rate,
+            ..BackfillOptions::default()
+        };
+        let started = door.jobs.start_backfill(&actor, &body.reason, options);
+        Ok(json!({ "id": started? }))
+    })
+    .await
+}
+
+async fn verify(State(door): State<Door>, request: Request) -> Response {
+    let actor = (door.actor_of)(request.extensions());
+    answer(StatusCode::ACCEPTED, async {
+        let body: VerifyBody = read(request).await?;
+        let options = VerifyOptions {
+            tables: body.tables,
+            repair: body.repair,
+            page: VERIFY_PAGE,
+            actor,
+            reason: body.reason,
+        };
+        Ok(json!({ "id": door.jobs.start_verify(options)? }))
+    })
+    .await
+}
+
+async fn look(State(door): State<Door>, Path(id): Path<String>) -> Response {
+    answer(StatusCode::OK, async {
+        door.jobs.get(job_id(&id)?).ok_or_else(no_such_job)
+    })
+    .await
+}
+
+async fn cancel(State(door): State<Door>, Path(id): Path<String>) -> Response {
+    answer(StatusCode::OK, async {
+        let id = job_id(&id)?;
+        if !door.jobs.cancel(id) {
+            return Err(no_such_job());
+        }
+        door.jobs.get(id).ok_or_else(no_such_job)
+    })
+    .await
+}
+
+async fn answer(status: StatusCode, work: impl Future<Output = Result<Value, Error>>) -> Response {
+    match work.await {
+        Ok(value) => json_response(status, value.to_string()),
+        Err(error) => error_response(&error),
+    }
+}
+
+/// The body; none at all is an empty object.
+async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Error> {
+    let bytes = read_body(request.into_body(), BODY_BYTES_MAX, BODY_TIMEOUT).await?;
+    let limits = JsonLimits {
+        bytes_max: BODY_BYTES_MAX,
+        depth_max: 4,
+    };
+    let value = match bytes.as_ref() {
+        [] => json!({}),
+        bytes => parse_json(bytes, &limits)?,
+    };
+    serde_json::from_value(value)
+        .map_err(|error| Error::new(Code::InvalidRequest, error.to_string()))
+}
+
+fn job_id(text: &str) -> Result<Uuid, Error> {
+    text.parse().map_err(|_| no_such_job())
+}
+
+fn no_such_job() -> Error {
+    Error::new(
+        Code::NotFound,
+        "no such job on this replica; only the latest of each kind is kept",
+    )
+}

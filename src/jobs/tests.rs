@@ -1,0 +1,348 @@
+//! Backfill and verify between two running sides.
+
+mod bench;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::control::Verdict;
+use crate::divergence;
+use crate::stage::{Backend, Stage};
+use crate::storage::{Capabilities, Capability};
+use bench::{Bench, Under};
+
+/// Runs a property with legacy on either database.
+macro_rules! on_both {
+    ($($name:ident),* $(,)?) => {
+        mod on_sqlite { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() {
+            super::$name(super::Under::Sqlite).await;
+        })* }
+        mod on_postgres { $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)] async fn $name() {
+            super::$name(super::Under::Postgres).await;
+        })* }
+    };
+}
+on_both!(
+    an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_trustworthy,
+    planted_differences_are_found_named_and_repaired,
+    a_difference_is_found_although_something_of_its_table_is_always_owed,
+    rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences,
+    once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for,
+);
+
+/// The counters of a table that say something is wrong or was on its way.
+fn found(report: &Value, table: &str) -> [u64; 5] {
+    let tables = report["tables"].as_array().unwrap();
+    let table = tables.iter().find(|one| one["table"] == table).unwrap();
+    ["missing", "extra", "field", "unread", "repaired"].map(|name| table[name].as_u64().unwrap())
+}
+
+async fn an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_trustworthy(
+    under: Under,
+) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    assert!(bench.parts.control.snapshot().storage_stale);
+
+    let filled = bench.backfill().await;
+    assert_eq!(filled["state"], "done", "{filled:#}");
+    let tables = &filled["result"]["tables"];
+    assert_eq!(
+        tables[0],
+        json!({"table": "campaigns", "rows": 1000, "extra": 0})
+    );
+    assert_eq!(tables[1], json!({"table": "ads", "rows": 1000, "extra": 0}));
+    assert_eq!(filled["progress"][1]["rows"], 1000);
+    assert_eq!(filled["progress"][1]["total"], 1000);
+    assert_eq!(filled["progress"][1]["state"], "done");
+    assert_eq!(
+        (bench.count("campaigns").await, bench.count("ads").await),
+        (1000, 1000)
+    );
+    let compared = bench.parts.observer.comparisons();
+    assert_eq!(
+        compared.iter().sum::<i64>(),
+        compared[0],
+        "storage answered every payment with the row that was sent"
+    );
+    assert!(compared[0] > 0);
+    assert!(
+        bench.parts.control.snapshot().storage_stale,
+        "filled is not verified"
+    );
+
+    let report = bench.verify(false).await;
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(report["recorded"], true);
+    assert_eq!(report["tables"][0]["match"], 1000);
+    assert_eq!(report["tables"][1]["storage_rows"], 1000);
+    assert!(!bench.parts.control.snapshot().storage_stale);
+    bench.gone().await;
+}
+
+async fn planted_differences_are_found_named_and_repaired(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    bench.backfill().await;
+    bench
+        .stored
+        .batch(
+            "DELETE FROM ads WHERE campaign_id = 700; \
+             UPDATE campaigns SET budget = 1 WHERE id = 42; \
+             INSERT INTO campaigns VALUES (5000, 'nobody knows', 0);",
+        )
+        .await
+        .unwrap();
+
+    let report = bench.verify(true).await;
+    assert_eq!(
+        (&report["clean"], &report["recorded"]),
+        (&json!(false), &json!(false))
+    );
+    assert_eq!(found(&report, "campaigns"), [0, 1, 1, 0, 2]);
+    assert_eq!(found(&report, "ads"), [1, 0, 0, 0, 1]);
+    assert!(bench.parts.control.snapshot().storage_stale);
+    let lines = divergence::list(bench.parts.legacy.db(), 10).await.unwrap();
+    let mut named: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            (
+                line.table.as_str(),
+                line.kind.as_str(),
+                line.fields.as_str(),
+            )
+        })
+        .collect();
+    named.sort_unstable();
+    assert_eq!(
+        named,
+        [
+            ("ads", "missing", ""),
+            ("campaigns", "extra", ""),
+            ("campaigns", "field", "budget")
+        ]
+    );
+
+    let again = bench.verify(false).await;
+    assert_eq!(again["clean"], true, "{again:#}");
+    assert_eq!(bench.count("campaigns").await, 1000);
+    assert!(!bench.parts.control.snapshot().storage_stale);
+    bench.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backfill_removes_what_only_storage_has() {
+    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
+    bench
+        .stored
+        .batch("INSERT INTO campaigns VALUES (5000, 'left over', 0)")
+        .await
+        .unwrap();
+    let filled = bench.backfill().await;
+    assert_eq!(filled["result"]["tables"][0]["extra"], 1, "{filled:#}");
+    assert_eq!(bench.count("campaigns").await, 1000);
+    bench.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_ranges_a_verify_says_what_it_could_not_see_and_vouches_for_nothing() {
+    let bench = Bench::new(
+        Under::Sqlite,
+        Capabilities::all().without(Capability::Ranges),
+    )
+    .await;
+    let filled = bench.backfill().await;
+    assert_eq!(filled["result"]["storage_walked"], false);
+    let report = bench.verify(false).await;
+    assert_eq!(
+        (&report["clean"], &report["recorded"]),
+        (&json!(true), &json!(false))
+    );
+    assert!(report["unchecked"][0].as_str().unwrap().contains("ranges"));
+    assert!(bench.parts.control.snapshot().storage_stale);
+    bench.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_a_kind_runs_at_a_time_and_a_cancelled_one_makes_room() {
+    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
+    let slow = BackfillOptions {
+        rate: Some(1),
+        chunk: 10,
+        ..BackfillOptions::default()
+    };
+    let id = bench.jobs.start_backfill("ann", "", slow.clone()).unwrap();
+    let refused = bench.jobs.start_backfill("bob", "", slow).unwrap_err();
+    assert!(matches!(refused, JobError::UnderWay { id: held, .. } if held == id));
+    assert_eq!(bench.jobs.current()["backfill"]["id"], id.to_string());
+    assert_eq!(bench.jobs.current()["verify"], Value::Null);
+    assert!(bench.jobs.cancel(id));
+    assert_eq!(bench.ended(id).await["state"], "cancelled");
+    assert!(!bench.jobs.cancel(Uuid::nil()));
+    let actions = bench.parts.control.actions(10).await.unwrap();
+    assert_eq!(
+        (actions[0].kind.as_str(), actions[0].actor.as_str()),
+        ("backfill", "ann")
+    );
+
+    bench.jobs.drain().await;
+    let late = bench
+        .jobs
+        .start_backfill("ann", "", BackfillOptions::default());
+    assert!(matches!(late, Err(JobError::ShuttingDown)));
+    bench.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_reached_over_http_by_whoever_the_layers_say() {
+    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = crate::cli::AdminArgs {
+        admin: format!("http://{}", listener.local_addr().unwrap()),
+        token: None,
+    };
+    let router = acting(Arc::clone(&bench.jobs), |_| "eve".to_owned())
+        .merge(looking(Arc::clone(&bench.jobs), |_| "eve".to_owned()));
+    let options = crate::server::ServerOptions::default();
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(crate::server::serve(listener, router, options, stop));
+    let client = crate::cli::AdminClient::new(&admin).unwrap();
+
+    let body = json!({"tables": ["ads"], "reason": "a look"});
+    let started = client.post("/admin/verify", &body).await.unwrap();
+    let path = format!("/admin/jobs/{}", started["id"].as_str().unwrap());
+    client.delete(&path).await.unwrap();
+    let id = started["id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(bench.ended(id).await["state"], "cancelled");
+    let job = client.get(&path).await.unwrap();
+    assert_eq!(
+        (&job["kind"], &job["actor"]),
+        (&json!("verify"), &json!("eve"))
+    );
+
+    let unknown = client
+        .post("/admin/backfill", &json!({"table": "ads"}))
+        .await;
+    assert!(
+        unknown
+            .unwrap_err()
+            .to_string()
+            .starts_with("invalid_request")
+    );
+    let gone = client.get("/admin/jobs/none").await;
+    assert!(gone.unwrap_err().to_string().starts_with("not_found"));
+    let missing = json!({"tables": ["nothing"]});
+    let started = client.post("/admin/backfill", &missing).await.unwrap();
+    let job = bench
+        .ended(started["id"].as_str().unwrap().parse().unwrap())
+        .await;
+    assert_eq!(
+        (&job["state"], &job["error"]),
+        (&json!("failed"), &json!("no such table: nothing"))
+    );
+    bench.gone().await;
+}
+
+async fn a_difference_is_found_although_something_of_its_table_is_always_owed(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    bench.backfill().await;
+    let planted = "UPDATE campaigns SET budget = 7 WHERE id = 42";
+    bench.stored.batch(planted).await.unwrap();
+    let report = {
+        let writing = async {
+            loop {
+                bench
+                    .bypass("UPDATE campaigns SET budget = budget + 1 WHERE id > 900")
+                    .await;
+            }
+        };
+        tokio::select! {
+            report = bench.verify(false) => report,
+            () = writing => unreachable!("it never stops"),
+        }
+    };
+    assert_eq!(found(&report, "campaigns"), [0, 0, 1, 0, 0], "{report:#}");
+    bench.gone().await;
+}
+
+async fn once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    bench.backfill().await;
+    assert_eq!(bench.verify(false).await["recorded"], true);
+    bench.advance(Stage::Shadow).await;
+    bench.advance(Stage::Live).await;
+    let planted =
+        "UPDATE campaigns SET budget = 7 WHERE id = 42; DELETE FROM ads WHERE campaign_id = 9";
+    bench.stored.batch(planted).await.unwrap();
+    let legacy = bench.parts.control.judge(
+        Verdict {
+            backend: Backend::Legacy,
+            stale: true,
+            expected_epoch: None,
+            evidence: Value::Null,
+        },
+        "ann",
+        "a test",
+    );
+    legacy.await.unwrap();
+
+    let refused = bench.backfill().await;
+    assert_eq!(refused["error"], "not possible in stage live");
+    let report = bench.verify(true).await;
+    assert_eq!(found(&report, "campaigns"), [0, 0, 1, 0, 1]);
+    assert_eq!(found(&report, "ads"), [0, 1, 0, 0, 1]);
+    assert!(bench.parts.control.snapshot().legacy_stale);
+    let again = bench.verify(false).await;
+    assert_eq!(
+        (&again["clean"], &again["recorded"]),
+        (&json!(true), &json!(true)),
+        "{again:#}"
+    );
+    assert!(!bench.parts.control.snapshot().legacy_stale);
+    bench.gone().await;
+}
+
+/// What a writer does meanwhile: rows appear, change, change their keys and go, parents and children.
+async fn rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences(
+    under: Under,
+) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    let options = BackfillOptions {
+        chunk: 50,
+        ..BackfillOptions::default()
+    };
+    let id = bench.jobs.start_backfill("ann", "", options).unwrap();
+    for i in 1..=60 {
+        let (gone, moved, new) = (i * 16, i * 16 - 5, 2000 + i);
+        bench
+            .bypass(&format!(
+                "UPDATE campaigns SET budget = -{i} WHERE id > {i} * 10 AND id < {i} * 10 + 5; \
+                 DELETE FROM ads WHERE campaign_id = {gone}; DELETE FROM campaigns WHERE id = {gone}; \
+                 DELETE FROM ads WHERE campaign_id = {moved}; \
+                 UPDATE campaigns SET id = {moved} + 10000 WHERE id = {moved}; \
+                 INSERT INTO campaigns VALUES ({new}, 'new', {i})"
+            ))
+            .await;
+    }
+    let filled = bench.ended(id).await;
+    assert_eq!(filled["state"], "done", "{filled:#}");
+
+    let looking = bench.verify(false);
+    let writing = async {
+        for i in 1..=60 {
+            let sql = format!("UPDATE campaigns SET name = 'again {i}' WHERE id % 60 = {i} % 60");
+            bench.bypass(&sql).await;
+        }
+    };
+    let (report, ()) = tokio::join!(looking, writing);
+    assert_eq!(report["clean"], true, "{report:#}");
+    let last = bench.verify(false).await;
+    assert_eq!(
+        (&last["clean"], &last["recorded"]),
+        (&json!(true), &json!(true)),
+        "{last:#}"
+    );
+    assert_eq!(bench.count("campaigns").await, 1000);
+    assert_eq!(bench.count("ads").await, 880);
+    bench.gone().await;
+}

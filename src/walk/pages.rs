@@ -1,0 +1,193 @@
+//! Pages of either side, in key order.
+//!
+//! Keys are compared in canonical form, which only legacy can make; the order in which storage walks is
+//! its own affair, so the other side is probed by key and never merged.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Walk, WalkError};
+use crate::contract::{Key, Row};
+use crate::schema::{Filter, Read, ReadKind, Sort, Table};
+use crate::storage::{Capability, UnixMs};
+
+/// Rows of one side with their canonical keys.
+pub(crate) struct Page {
+    pub(crate) rows: Vec<(Key, Row)>,
+    /// Where to go on; none at the end.
+    pub(crate) next: Option<Key>,
+}
+
+impl Walk {
+    /// Whether storage can be walked: without it, what only storage has is not found.
+    pub(crate) fn walks_storage(&self) -> bool {
+        self.parts.storage.capabilities().has(Capability::Ranges)
+    }
+
+    /// How many rows legacy's table has, if that can be had; for progress only.
+    pub(crate) async fn estimate(&self, table: &Table) -> Option<u64> {
+        self.parts.legacy.rows_estimated(table).await.ok().flatten()
+    }
+
+    /// Legacy's keys after one, at most `limit`.
+    pub(crate) async fn legacy_keys(
+        &self,
+        table: &Table,
+        after: Option<&Key>,
+        limit: u64,
+    ) -> Result<Vec<Key>, WalkError> {
+        let filter = after_key(after)?;
+        let read = || async {
+            Ok(self
+                .parts
+                .legacy
+                .keys_matching(table, &filter, limit)
+                .await?)
+        };
+        self.patiently(read).await
+    }
+
+    /// Legacy's whole rows after a key, soft-deleted ones too.
+    pub(crate) async fn legacy_page(
+        &self,
+        table: &Arc<Table>,
+        after: Option<&Key>,
+        limit: u64,
+    ) -> Result<Page, WalkError> {
+        let read = rows_after(table, after, limit)?;
+        let reply = self
+            .patiently(|| async { Ok(self.parts.legacy.read(&read).await?) })
+            .await?;
+        let rows: Vec<Row> = serde_json::from_str(reply.as_json())
+            .map_err(|_| WalkError::Unreadable(format!("{}: rows that are none", table.name)))?;
+        let full = rows.len() as u64 >= limit;
+        let rows = self.keyed(table, rows).await?;
+        let last = rows.last().map(|(key, _)| key.clone());
+        Ok(Page {
+            rows,
+            next: last.filter(|_| full),
+        })
+    }
+
+    /// Storage's rows after a key, soft-deleted ones too.
+    pub(crate) async fn storage_page(
+        &self,
+        table: &Arc<Table>,
+        after: Option<&Key>,
+        limit: u64,
+    ) -> Result<Page, WalkError> {
+        let epoch = self.steady().await?.epoch;
+        let storage = &self.parts.storage;
+        let read = || async {
+            let deadline = UnixMs::after(storage.rpc_deadline());
+            Ok(storage.range(table, after, limit, epoch, deadline).await?)
+        };
+        let page = self.patiently(read).await?;
+        let next = match page.next {
+            Some(values) => self.canonical(table, &[values]).await?.pop(),
+            None => None,
+        };
+        if next.is_some() && next.as_ref() == after {
+            let why = format!("{}: storage's range does not move on", table.name);
+            return Err(WalkError::Unreadable(why));
+        }
+        Ok(Page {
+            rows: self.keyed(table, page.rows).await?,
+            next,
+        })
+    }
+
+    /// Storage's rows of these keys.
+    pub(crate) async fn storage_rows(
+        &self,
+        table: &Arc<Table>,
+        keys: &[Key],
+    ) -> Result<HashMap<Key, Row>, WalkError> {
+        let epoch = self.steady().await?.epoch;
+        let storage = &self.parts.storage;
+        let read = || async {
+            let deadline = UnixMs::after(storage.rpc_deadline());
+            Ok(storage.rows_by_keys(table, keys, epoch, deadline).await?)
+        };
+        self.patiently(read).await
+    }
+
+    /// Those of these keys that legacy has no row of.
+    pub(crate) async fn not_in_legacy(
+        &self,
+        table: &Table,
+        keys: Vec<Key>,
+    ) -> Result<Vec<Key>, WalkError> {
+        if keys.is_empty() {
+            return Ok(keys);
+        }
+        let values: Result<Vec<_>, _> = keys.iter().map(values_of).collect();
+        let (filter, limit) = (Filter::Keys(values?), keys.len() as u64);
+        let read = || async {
+            Ok(self
+                .parts
+                .legacy
+                .keys_matching(table, &filter, limit)
+                .await?)
+        };
+        let held: HashSet<Key> = self.patiently(read).await?.into_iter().collect();
+        Ok(keys.into_iter().filter(|key| !held.contains(key)).collect())
+    }
+
+    async fn keyed(&self, table: &Table, rows: Vec<Row>) -> Result<Vec<(Key, Row)>, WalkError> {
+        let values: Option<Vec<_>> = rows.iter().map(|row| table.key_of(row)).collect();
+        let values = values
+            .ok_or_else(|| WalkError::Unreadable(format!("{}: a row without key", table.name)))?;
+        let keys = self.canonical(table, &values).await?;
+        Ok(keys.into_iter().zip(rows).collect())
+    }
+
+    async fn canonical(&self, table: &Table, values: &[Vec<Value>]) -> Result<Vec<Key>, WalkError> {
+        if values.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = self
+            .patiently(|| async { Ok(self.parts.legacy.canonical_keys(table, values).await?) })
+            .await?;
+        if keys.len() != values.len() {
+            let why = format!("{}: a key got lost on its way", table.name);
+            return Err(WalkError::Unreadable(why));
+        }
+        Ok(keys)
+    }
+}
+
+/// A canonical key's column values.
+pub(crate) fn values_of(key: &Key) -> Result<Vec<Value>, WalkError> {
+    serde_json::from_str(&key.0)
+        .map_err(|_| WalkError::Unreadable("a key that is not canonical".to_owned()))
+}
+
+fn after_key(after: Option<&Key>) -> Result<Filter, WalkError> {
+    Ok(match after {
+        Some(key) => Filter::After(values_of(key)?),
+        None => Filter::All(Vec::new()),
+    })
+}
+
+fn rows_after(table: &Arc<Table>, after: Option<&Key>, limit: u64) -> Result<Read, WalkError> {
+    Ok(Read {
+        table: Arc::clone(table),
+        kind: ReadKind::Rows {
+            columns: (0..table.columns.len()).collect(),
+            order: table
+                .key
+                .iter()
+                .map(|&column| Sort {
+                    column,
+                    descending: false,
+                })
+                .collect(),
+            limit: Some(limit),
+            offset: None,
+        },
+        filter: after_key(after)?,
+    })
+}

@@ -1,0 +1,253 @@
+//! One walk: under what it began, whether it may go on, and how it appends to the journal.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::WalkError;
+use crate::clock::micros;
+use crate::contract::{Epoch, Key};
+use crate::control::{Phase, Snapshot};
+use crate::journal::{self, Direction, OwedUntil};
+use crate::repository::Parts;
+use crate::schema::Table;
+use crate::sql::{Db, Fault};
+use crate::stage::Backend;
+
+/// How often a pausing walk looks whether it may go on.
+const POLL: Duration = Duration::from_millis(50);
+/// How often a step is tried before its failure is the walk's.
+const TRIES_MAX: u32 = 8;
+/// The wait after the first failure; it doubles.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// A walk over the tables of both sides.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    pub(super) parts: Parts,
+    begun: Arc<Snapshot>,
+    secondary: Backend,
+    cancel: CancellationToken,
+}
+
+impl Walk {
+    /// Begins one, once no transition is under way, in a stage in which one side owes the other.
+    pub(crate) async fn begin(parts: &Parts, cancel: CancellationToken) -> Result<Self, WalkError> {
+        let begun = parts.control.snapshot();
+        let Some(secondary) = begun.stage.owes() else {
+            return Err(WalkError::Stage(begun.stage));
+        };
+        let mut walk = Self {
+            parts: parts.clone(),
+            begun,
+            secondary,
+            cancel,
+        };
+        walk.begun = walk.steady().await?;
+        Ok(walk)
+    }
+
+    /// What it began under.
+    pub(crate) fn begun(&self) -> &Snapshot {
+        &self.begun
+    }
+
+    /// The side that has to become the other's copy.
+    pub(crate) fn secondary(&self) -> Backend {
+        self.secondary
+    }
+
+    /// These tables, or all, parents first.
+    pub(crate) fn tables(&self, names: &[String]) -> Result<Vec<Arc<Table>>, WalkError> {
+        let schema = self.parts.legacy.schema();
+        if let Some(unknown) = names.iter().find(|name| schema.table(name).is_none()) {
+            return Err(WalkError::UnknownTable(unknown.clone()));
+        }
+        let wanted = |table: &&Arc<Table>| names.is_empty() || names.contains(&table.name);
+        Ok(schema.tables.values().filter(wanted).cloned().collect())
+    }
+
+    /// The control state, once no transition is under way.
+    pub(crate) async fn steady(&self) -> Result<Arc<Snapshot>, WalkError> {
+        loop {
+            let snapshot = self.parts.control.snapshot();
+            if self.cancel.is_cancelled() {
+                return Err(WalkError::Cancelled);
+            }
+            if snapshot.pinned {
+                return Err(WalkError::Pinned);
+            }
+            if snapshot.stage.owes() != Some(self.secondary) {
+                return Err(WalkError::Stage(snapshot.stage));
+            }
+            if snapshot.generation != self.begun.generation {
+                return Err(WalkError::Voided);
+            }
+            if snapshot.phase == Phase::Steady {
+                return Ok(snapshot);
+            }
+            self.rest(POLL).await?;
+        }
+    }
+
+    /// Waits, unless cancelled.
+    pub(crate) async fn rest(&self, time: Duration) -> Result<(), WalkError> {
+        let slept = self.cancel.run_until_cancelled(sleep(time)).await;
+        slept.ok_or(WalkError::Cancelled)
+    }
+
+    /// Waits until then, unless cancelled.
+    pub(crate) async fn rest_until(&self, then: Instant) -> Result<(), WalkError> {
+        self.rest(then.saturating_duration_since(Instant::now()))
+            .await
+    }
+
+    /// Waits until no request sent for a void entry can take effect any more (P11).
+    pub(crate) async fn outlive_deadlines(&self) -> Result<(), WalkError> {
+        let skew = micros(self.parts.control.options().clock_skew_max);
+        let over_us = self.begun.deadline_last_us.saturating_add(skew);
+        loop {
+            let now_us = self
+                .patiently(|| async { Ok(self.now_us().await?) })
+                .await?;
+            let Some(left) = u64::try_from(over_us.saturating_sub(now_us)).ok() else {
+                return Ok(());
+            };
+            if left == 0 {
+                return Ok(());
+            }
+            self.steady().await?;
+            self.rest(Duration::from_micros(left).min(Duration::from_secs(1)))
+                .await?;
+        }
+    }
+
+    async fn now_us(&self) -> Result<i64, Fault> {
+        let rows = self.db().control("SELECT cutover.now_us()", vec![]).await?;
+        let row = rows.first();
+        row.ok_or_else(|| Fault::Unexpected("a clock without a time".to_owned()))?
+            .some_int(0)
+    }
+
+    /// Appends `copy` entries under the current epoch and wakes the applier.
+    pub(crate) async fn owe(&self, table: &Table, keys: &[Key]) -> Result<(), WalkError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.patiently(|| self.owe_once(table, keys)).await?;
+        self.parts.owed.notify_one();
+        Ok(())
+    }
+
+    async fn owe_once(&self, table: &Table, keys: &[Key]) -> Result<(), WalkError> {
+        let direction = self.direction();
+        loop {
+            let epoch = self.steady().await?.epoch;
+            let (db, table, keys) = (self.db().clone(), table.name.clone(), keys.to_vec());
+            // In a task: dropping a transaction that is being begun would leave it open on its connection.
+            let task =
+                tokio::spawn(async move { append(&db, direction, &table, &keys, epoch).await });
+            match task.await {
+                Ok(Err(fault)) if fault.is_stale_epoch() => self.parts.control.refresh().await?,
+                Ok(result) => return Ok(result?),
+                Err(_) => {
+                    let why = "appending to the journal died";
+                    return Err(Fault::Unexpected(why.to_owned()).into());
+                }
+            }
+        }
+    }
+
+    /// Waits until fewer than `window` entries are owed that can still be paid.
+    pub(crate) async fn wait_for_room(&self, window: i64) -> Result<(), WalkError> {
+        loop {
+            self.steady().await?;
+            let owed = self
+                .patiently(|| async { Ok(journal::owed(self.db()).await?) })
+                .await?;
+            let open = match self.direction() {
+                Direction::ToStorage => owed.to_storage,
+                Direction::ToLegacy => owed.to_legacy,
+            };
+            if open - owed.quarantined < window.max(1) {
+                return Ok(());
+            }
+            self.parts.owed.notify_one();
+            self.rest(POLL).await?;
+        }
+    }
+
+    /// Waits until everything that is owed now is paid; returns what nobody but an operator will pay.
+    pub(crate) async fn wait_until_paid(&self) -> Result<i64, WalkError> {
+        let (db, direction) = (self.db(), self.direction());
+        let seq = self
+            .patiently(|| async { Ok(journal::last_seq(db).await?) })
+            .await?;
+        loop {
+            self.steady().await?;
+            let OwedUntil { open, quarantined } = self
+                .patiently(|| async { Ok(journal::owed_until(db, direction, seq).await?) })
+                .await?;
+            if open == quarantined {
+                return Ok(quarantined);
+            }
+            self.parts.owed.notify_one();
+            self.rest(POLL).await?;
+        }
+    }
+
+    /// How many entries only an operator will move.
+    pub(crate) async fn quarantined(&self) -> Result<i64, WalkError> {
+        let owed = self.patiently(|| async { Ok(journal::owed(self.db()).await?) });
+        Ok(owed.await?.quarantined)
+    }
+
+    /// Tries a step that may be repeated, for as long as its failures pass.
+    pub(crate) async fn patiently<T, Fut>(
+        &self,
+        mut step: impl FnMut() -> Fut,
+    ) -> Result<T, WalkError>
+    where
+        Fut: Future<Output = Result<T, WalkError>>,
+    {
+        let mut wait = RETRY_FIRST;
+        for _ in 1..TRIES_MAX {
+            match step().await {
+                Err(error) if error.passes() => {
+                    tracing::warn!(%error, "a step of a walk is tried again");
+                    self.rest(wait).await?;
+                    wait *= 2;
+                }
+                result => return result,
+            }
+        }
+        step().await
+    }
+
+    fn db(&self) -> &Db {
+        self.parts.legacy.db()
+    }
+
+    fn direction(&self) -> Direction {
+        match self.secondary {
+            Backend::Storage => Direction::ToStorage,
+            Backend::Legacy => Direction::ToLegacy,
+        }
+    }
+}
+
+async fn append(
+    db: &Db,
+    direction: Direction,
+    table: &str,
+    keys: &[Key],
+    epoch: Epoch,
+) -> Result<(), Fault> {
+    let mut tx = db.begin().await?;
+    journal::append_copies(&mut tx, direction, table, keys, None).await?;
+    journal::gate(&mut tx, epoch).await?;
+    tx.commit().await
+}

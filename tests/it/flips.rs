@@ -1,0 +1,100 @@
+//! The authority moves while callers write: nothing that was acknowledged is lost, on either side.
+
+use std::time::Duration;
+
+use crate::fixture::history::{Writers, assert_holds};
+use crate::fixture::{World, WorldOptions, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_advance_and_a_rollback_under_writes_lose_nothing_over_amqp() {
+    flips_lose_nothing("amqp").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_advance_and_a_rollback_under_writes_lose_nothing_over_http() {
+    flips_lose_nothing("http").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_under_writes_with_a_storage_that_is_gone_loses_nothing() {
+    let mut world = World::build(two_replicas("amqp")).await;
+    world.advance_to("live").await;
+    let writers = Writers::start(&world, 4);
+    rows_come(&world).await;
+    world.storage.process.kill();
+    world.proxies[1].rollback().await.ok();
+    for proxy in &world.proxies {
+        proxy.reaches("dual_write", SOON).await;
+    }
+    rows_come(&world).await;
+    let histories = writers.stop().await;
+    assert_holds(&world.legacy, &histories).await;
+    world.storage.restart().await;
+    world.settles("campaigns", SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_epoch_has_one_record_and_the_chain_is_intact() {
+    let world = World::build(two_replicas("http")).await;
+    world.advance_to("live").await;
+    world.proxies[1].rollback().await.ok();
+    world.proxies[0].reaches("dual_write", SOON).await;
+    let gaps = "SELECT max(epoch) - count(*) FROM cutover.transitions";
+    assert_eq!(world.legacy.number(gaps).await, 0);
+    let unchained = "SELECT count(*) FROM cutover.transitions later JOIN cutover.transitions earlier \
+                     ON earlier.epoch = later.epoch - 1 WHERE later.previous_hash <> earlier.hash";
+    assert_eq!(world.legacy.number(unchained).await, 0);
+    let last = "SELECT kind || ' ' || to_stage || ' ' || reason FROM cutover.transitions \
+                ORDER BY epoch DESC LIMIT 1";
+    assert_eq!(world.legacy.texts(last).await, ["rollback dual_write test"]);
+}
+
+async fn flips_lose_nothing(transport: &'static str) {
+    let world = World::build(two_replicas(transport)).await;
+    world.advance_to("shadow").await;
+    let mut writers = Writers::start(&world, 4);
+    writers.start_bypass(&world.legacy);
+    rows_come(&world).await;
+    world.verified().await;
+    world.advance_to("live").await;
+    rows_come(&world).await;
+    world.proxies[1].rollback().await.ok();
+    for proxy in &world.proxies {
+        proxy.reaches("dual_write", SOON).await;
+    }
+    rows_come(&world).await;
+    let histories = writers.stop().await;
+    assert_holds(&world.legacy, &histories).await;
+    world.settles("campaigns", SOON).await;
+    let bypass = histories.last().expect("the bypass is the last");
+    assert!(bypass.acknowledged > 0, "{bypass:?}");
+    assert!(!bypass.repeated.is_empty(), "live let the bypass through");
+    for history in &histories[..4] {
+        // A flip is not an error to anybody.
+        assert!(history.repeated.is_empty(), "{history:?}");
+    }
+    let status = world.proxies[0].status().await;
+    assert_eq!(status["comparisons"]["confirmed"], 0, "{status}");
+    assert!(status["bypass_writes"].as_i64() > Some(0), "{status}");
+}
+
+/// Waits until callers have written some more.
+async fn rows_come(world: &World) {
+    let written = "SELECT count(*) FROM cutover.operations";
+    let before = world.legacy.number(written).await;
+    eventually("more writes", SOON, async || {
+        let more = world.legacy.number(written).await - before;
+        (more >= 60).then_some(()).ok_or(more)
+    })
+    .await;
+}
+
+fn two_replicas(transport: &'static str) -> WorldOptions {
+    WorldOptions {
+        replicas: 2,
+        transport,
+        ..WorldOptions::default()
+    }
+}
