@@ -215,10 +215,8 @@ pub(super) async fn leave(tx: &mut Tx) -> Result<(), Fault> {
 
 /// One reply, or the array of a transaction's replies.
 fn join(write: &Write, replies: Vec<Reply>) -> Reply {
-    if !write.transaction {
-        if let [only] = replies.as_slice() {
-            return only.clone();
-        }
+    if let (false, [only]) = (write.transaction, replies.as_slice()) {
+        return only.clone();
     }
     let texts: Vec<&str> = replies.iter().map(Reply::as_json).collect();
     Reply::from_json(format!("[{}]", texts.join(",")))
