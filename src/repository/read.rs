@@ -16,9 +16,9 @@ use crate::telemetry::Op;
 
 impl Repository {
     /// Answers a read from the authority. In `live`, legacy answers when storage cannot.
-    pub(super) async fn read(self: &Arc<Self>, call: Call, mut read: Read) -> Answer {
+    pub(super) async fn read(self: &Arc<Self>, call: Call, read: Read) -> Answer {
         let rows_max = self.options.load().limits.select_limit_max;
-        let capped = cap(&mut read, rows_max);
+        let unlimited = is_unlimited(&read);
         let (snapshot, lease_expired) = match self.control.snapshot_for_read().await {
             Ok(snapshot) => (snapshot, false),
             Err(LeaseLost(snapshot)) => (snapshot, true),
@@ -34,7 +34,7 @@ impl Repository {
             Backend::Storage => self.read_storage(&snapshot, call, read).await,
         };
         answer.lease_expired = lease_expired;
-        if let (true, Ok(reply)) = (capped, &answer.result)
+        if let (true, Ok(reply)) = (unlimited, &answer.result)
             && has_more_rows_than(reply, rows_max)
         {
             answer.result = Err(errors::too_many_rows_read(rows_max));
@@ -111,8 +111,9 @@ impl Repository {
     }
 
     pub(super) async fn timed_legacy_read(&self, read: &Read) -> Result<Reply, Fault> {
-        let deadline = self.options.load().read_deadline;
-        tokio::time::timeout(deadline, self.legacy.read(read))
+        let options = self.options.load();
+        let capped = capped(read, options.limits.select_limit_max);
+        tokio::time::timeout(options.read_deadline, self.legacy.read(&capped))
             .await
             .unwrap_or(Err(Fault::TimedOut))
     }
@@ -153,19 +154,23 @@ impl Repository {
     }
 }
 
-/// Gives a read without a limit one more row than may be answered, so that too many are noticed and not cut
-/// off silently. Whether it did.
-fn cap(read: &mut Read, rows_max: u64) -> bool {
-    match &mut read.kind {
-        ReadKind::Rows {
-            limit: limit @ None,
-            ..
-        } => {
-            *limit = Some(rows_max.saturating_add(1));
-            true
-        }
-        ReadKind::Rows { .. } | ReadKind::Count => false,
+/// Whether a read asks for all rows that match.
+fn is_unlimited(read: &Read) -> bool {
+    matches!(read.kind, ReadKind::Rows { limit: None, .. })
+}
+
+/// Gives an unlimited read of legacy one more row than may be answered, so that too many are noticed and not
+/// cut off silently. Storage has a limit of its own.
+fn capped(read: &Read, rows_max: u64) -> Read {
+    let mut capped = read.clone();
+    if let ReadKind::Rows {
+        limit: limit @ None,
+        ..
+    } = &mut capped.kind
+    {
+        *limit = Some(rows_max.saturating_add(1));
     }
+    capped
 }
 
 /// Counts only replies that are long enough to hold that many rows.

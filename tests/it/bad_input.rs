@@ -133,16 +133,13 @@ async fn messages_that_nobody_waits_for_are_counted_and_late_ones_not_executed()
 
 /// Bodies, and what each is refused as.
 fn wrong() -> Vec<(Vec<u8>, &'static str)> {
-    let id = key("one");
-    let (any, name) = (json!({"id": id}), json!({"name": "x"}));
-    let query = |query: Value| {
-        json!({"db": "campaign_db", "query": query})
-            .to_string()
-            .into_bytes()
-    };
-    let update = |table: &str, filter: &Value, data: &Value| {
-        query(json!({"type": "update", "table": table, "where": filter, "data": data}))
-    };
+    let mut wrong = wrong_texts();
+    wrong.extend(wrong_queries());
+    wrong
+}
+
+/// What is no request at all.
+fn wrong_texts() -> Vec<(Vec<u8>, &'static str)> {
     let text = |name: &str| {
         format!(
             r#"{{"db": "campaign_db", "query": {{"type": "insert", "table": "campaigns", "data": {{"name": {name}}}}}}}"#
@@ -162,6 +159,29 @@ fn wrong() -> Vec<(Vec<u8>, &'static str)> {
             br#"{"db": "campaign_db", "query": {"type": "count", "table": "campaigns"}, "extra": 1}"#.to_vec(),
             "invalid_request",
         ),
+        (text(&deep), "invalid_request"),
+        (text(&long), "too_large"),
+        (text(r#""x", "name": "y""#), "invalid_request"),
+        (text(r#""\u0000""#), "invalid_request"),
+        (text(r#""\ud800""#), "invalid_request"),
+        (text("1e999"), "invalid_request"),
+        (not_utf8, "invalid_request"),
+    ]
+}
+
+/// What is well-formed, and means nothing here.
+fn wrong_queries() -> Vec<(Vec<u8>, &'static str)> {
+    let id = key("one");
+    let (any, name) = (json!({"id": id}), json!({"name": "x"}));
+    let query = |query: Value| {
+        json!({"db": "campaign_db", "query": query})
+            .to_string()
+            .into_bytes()
+    };
+    let update = |table: &str, filter: &Value, data: &Value| {
+        query(json!({"type": "update", "table": table, "where": filter, "data": data}))
+    };
+    vec![
         (
             query(json!({"type": "count", "table": "campaigns", "extra": 1})),
             "invalid_request",
@@ -172,24 +192,45 @@ fn wrong() -> Vec<(Vec<u8>, &'static str)> {
                 .into_bytes(),
             "unknown_db",
         ),
-        (query(json!({"type": "merge", "table": "campaigns"})), "invalid_request"),
+        (
+            query(json!({"type": "merge", "table": "campaigns"})),
+            "invalid_request",
+        ),
         (update("nothing", &any, &name), "unknown_table"),
-        (update("campaigns; DROP TABLE campaigns", &any, &name), "unknown_table"),
+        (
+            update("campaigns; DROP TABLE campaigns", &any, &name),
+            "unknown_table",
+        ),
         (update("cutover.state", &any, &name), "unknown_table"),
-        (update("campaigns", &any, &json!({"colour": "red"})), "unknown_column"),
+        (
+            update("campaigns", &any, &json!({"colour": "red"})),
+            "unknown_column",
+        ),
         (
             update("campaigns", &any, &json!({"name\" = 'x' --": "red"})),
             "unknown_column",
         ),
-        (update("campaigns", &json!({"1=1 OR name": "x"}), &name), "unknown_column"),
-        (update("campaigns", &json!({"id": "no uuid"}), &name), "type_mismatch"),
-        (update("campaigns", &any, &json!({"name": {"a": 1}})), "type_mismatch"),
+        (
+            update("campaigns", &json!({"1=1 OR name": "x"}), &name),
+            "unknown_column",
+        ),
+        (
+            update("campaigns", &json!({"id": "no uuid"}), &name),
+            "type_mismatch",
+        ),
+        (
+            update("campaigns", &any, &json!({"name": {"a": 1}})),
+            "type_mismatch",
+        ),
         (
             update("campaigns", &any, &json!({"created_at": "yesterday"})),
             "type_mismatch",
         ),
         (update("campaigns", &json!({}), &name), "unbounded_write"),
-        (update("campaigns", &json!({"or": [{}]}), &name), "unbounded_write"),
+        (
+            update("campaigns", &json!({"or": [{}]}), &name),
+            "unbounded_write",
+        ),
         (
             query(json!({"type": "update", "table": "campaigns", "data": {"name": "x"}})),
             "unbounded_write",
@@ -202,13 +243,6 @@ fn wrong() -> Vec<(Vec<u8>, &'static str)> {
             query(json!({"type": "delete", "table": "campaigns"})),
             "unbounded_write",
         ),
-        (text(&deep), "invalid_request"),
-        (text(&long), "too_large"),
-        (text(r#""x", "name": "y""#), "invalid_request"),
-        (text(r#""\u0000""#), "invalid_request"),
-        (text(r#""\ud800""#), "invalid_request"),
-        (text("1e999"), "invalid_request"),
-        (not_utf8, "invalid_request"),
     ]
 }
 
