@@ -135,6 +135,7 @@ async fn messages_that_nobody_waits_for_are_counted_and_late_ones_not_executed()
 fn wrong() -> Vec<(Vec<u8>, &'static str)> {
     let mut wrong = wrong_texts();
     wrong.extend(wrong_queries());
+    wrong.extend(unbounded_writes());
     wrong
 }
 
@@ -226,6 +227,21 @@ fn wrong_queries() -> Vec<(Vec<u8>, &'static str)> {
             update("campaigns", &any, &json!({"created_at": "yesterday"})),
             "type_mismatch",
         ),
+    ]
+}
+
+/// Writes that can match everything.
+fn unbounded_writes() -> Vec<(Vec<u8>, &'static str)> {
+    let name = json!({"name": "x"});
+    let query = |query: Value| {
+        json!({"db": "campaign_db", "query": query})
+            .to_string()
+            .into_bytes()
+    };
+    let update = |table: &str, filter: &Value, data: &Value| {
+        query(json!({"type": "update", "table": table, "where": filter, "data": data}))
+    };
+    vec![
         (update("campaigns", &json!({}), &name), "unbounded_write"),
         (
             update("campaigns", &json!({"or": [{}]}), &name),
