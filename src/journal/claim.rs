@@ -90,8 +90,9 @@ async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Opt
     )
     .await?;
     let now_us = now(&mut tx).await?;
-    let open = open_entries(&mut tx, options.direction, generation, &heads).await?;
-    let choice = choose(open, now_us, micros(options.clock_skew_max));
+    let skew = options.clock_skew_max;
+    let open = open_entries(&mut tx, options.direction, generation, &heads, skew).await?;
+    let choice = choose(open, now_us);
     if choice.claimed.is_empty() {
         return Ok(None);
     }
@@ -147,12 +148,14 @@ async fn candidates(
         .collect()
 }
 
-/// Every open entry of these keys, oldest first, whatever its kind.
+/// Every open entry of these keys, oldest first, whatever its kind. Only a request that may still run is
+/// given room for skewed clocks: an entry that merely rests is read by one clock, the database's.
 async fn open_entries(
     tx: &mut Tx,
     direction: Direction,
     generation: i64,
     keys: &[(String, Key)],
+    skew: Duration,
 ) -> Result<Vec<Open>, Fault> {
     let names: Vec<String> = keys
         .iter()
@@ -161,7 +164,7 @@ async fn open_entries(
     let texts: Vec<&str> = keys.iter().map(|(_, key)| key.0.as_str()).collect();
     let rows = tx
         .control(
-            "SELECT seq, tbl, key, kind, CASE WHEN token IS NULL THEN not_before_us ELSE deadline_us END, \
+            "SELECT seq, tbl, key, kind, CASE WHEN token IS NULL THEN not_before_us ELSE deadline_us + $5 END, \
              op_id::text, created_us, attempts, bypass FROM cutover.journal \
              WHERE key IN (SELECT e.value FROM cutover.each($1) AS e) \
              AND (tbl || key) IN (SELECT e.value FROM cutover.each($2) AS e) \
@@ -171,6 +174,7 @@ async fn open_entries(
                 json_list(&names),
                 direction.as_str().into(),
                 generation.into(),
+                micros(skew).into(),
             ],
         )
         .await?;
@@ -195,7 +199,7 @@ impl Open {
 
 /// Per key: nothing while any of its entries may still have a request running or is an intent; else the
 /// newest is claimed and stands for the older ones.
-fn choose(open: Vec<Open>, now_us: i64, skew_us: i64) -> Choice {
+fn choose(open: Vec<Open>, now_us: i64) -> Choice {
     let mut by_key: HashMap<(String, Key), Vec<Open>> = HashMap::new();
     for entry in open {
         by_key
@@ -206,8 +210,7 @@ fn choose(open: Vec<Open>, now_us: i64, skew_us: i64) -> Choice {
     let mut choice = Choice::default();
     for mut entries in by_key.into_values() {
         let held = entries.iter().any(|entry| {
-            entry.kind_is_intent
-                || entry.busy_until_us + skew_us >= now_us && entry.busy_until_us > 0
+            entry.kind_is_intent || entry.busy_until_us >= now_us && entry.busy_until_us > 0
         });
         let Some(newest) = entries.pop() else {
             continue;
@@ -399,7 +402,6 @@ mod tests {
                 open(3, "a", 0, false),
             ],
             100,
-            0,
         );
         let claimed: Vec<i64> = choice.claimed.iter().map(|entry| entry.seq).collect();
         assert_eq!(claimed, [2, 3]);
@@ -410,23 +412,15 @@ mod tests {
 
     #[test]
     fn nothing_of_a_key_is_claimed_while_a_request_of_it_may_run() {
-        let choice = choose(
-            vec![open(1, "a", 95, false), open(2, "a", 0, false)],
-            100,
-            5,
-        );
+        let choice = choose(vec![open(1, "a", 100, false), open(2, "a", 0, false)], 100);
         assert!(choice.claimed.is_empty() && choice.skipped.is_empty());
-        let choice = choose(
-            vec![open(1, "a", 94, false), open(2, "a", 0, false)],
-            100,
-            5,
-        );
+        let choice = choose(vec![open(1, "a", 99, false), open(2, "a", 0, false)], 100);
         assert_eq!(choice.claimed.len(), 1);
     }
 
     #[test]
     fn an_intent_keeps_its_key_from_being_claimed() {
-        let choice = choose(vec![open(1, "a", 0, true), open(2, "a", 0, false)], 100, 5);
+        let choice = choose(vec![open(1, "a", 0, true), open(2, "a", 0, false)], 100);
         assert!(choice.claimed.is_empty());
     }
 }
