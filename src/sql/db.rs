@@ -15,7 +15,9 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Connection as _, Postgres, Row as _, Sqlite, Transaction};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as _, Sqlite, Transaction,
+};
 
 use super::{Dialect, Fault};
 
@@ -417,7 +419,9 @@ fn open_postgres(url: &str, options: &PoolOptions) -> Result<PgPool, Fault> {
             ("datestyle", "ISO"),
             ("intervalstyle", "iso_8601"),
             ("default_transaction_isolation", "read committed"),
-        ]);
+        ])
+        // Nobody reads it, and it costs every statement.
+        .disable_statement_logging();
     Ok(PgPoolOptions::new()
         .max_connections(options.connections_max)
         .acquire_timeout(options.acquire_timeout)
@@ -435,7 +439,8 @@ fn open_sqlite(url: &str, options: &PoolOptions) -> Result<SqlitePool, Fault> {
         .foreign_keys(true)
         .pragma("case_sensitive_like", "ON")
         .collation(NUMERIC_COLLATION, compare_numerics)
-        .busy_timeout(options.lock_timeout);
+        .busy_timeout(options.lock_timeout)
+        .disable_statement_logging();
     Ok(SqlitePoolOptions::new()
         .max_connections(options.connections_max)
         .acquire_timeout(options.acquire_timeout)
