@@ -88,13 +88,29 @@ CREATE TABLE IF NOT EXISTS cutover_ctx (
 
 /// Creates what is missing; changes nothing that is there.
 ///
+/// What is there is not even touched: `CREATE INDEX IF NOT EXISTS` locks its table before it looks, and a
+/// replica that starts beside others that write would hold them up, or deadlock with them.
+///
 /// # Errors
 /// When the database refuses or cannot be reached.
 pub async fn install(db: &Db) -> Result<(), Fault> {
+    if is_complete(db).await? {
+        return Ok(());
+    }
     for statements in install_sql(db.dialect()) {
         db.batch(statements).await?;
     }
     Ok(())
+}
+
+/// Whether the last thing that `install` makes is there: it makes all of it in one transaction.
+async fn is_complete(db: &Db) -> Result<bool, Fault> {
+    if db.dialect() == Dialect::Sqlite {
+        return Ok(false);
+    }
+    let last = "SELECT to_regclass('cutover.operations_settled') IS NOT NULL";
+    let rows = db.fetch(last, vec![]).await?;
+    rows.first().map_or(Ok(false), |row| row.some_bool(0))
 }
 
 /// The statements of `install`, for `cutover schema --control`.

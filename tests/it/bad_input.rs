@@ -133,133 +133,108 @@ async fn messages_that_nobody_waits_for_are_counted_and_late_ones_not_executed()
 
 /// Bodies, and what each is refused as.
 fn wrong() -> Vec<(Vec<u8>, &'static str)> {
-    let mut wrong = wrong_texts();
-    wrong.extend(wrong_queries());
-    wrong.extend(unbounded_writes());
-    wrong
+    [wrong_requests(), wrong_updates(), wrong_json()].concat()
 }
 
-/// What is no request at all.
-fn wrong_texts() -> Vec<(Vec<u8>, &'static str)> {
-    let text = |name: &str| {
-        format!(
-            r#"{{"db": "campaign_db", "query": {{"type": "insert", "table": "campaigns", "data": {{"name": {name}}}}}}}"#
-        )
-        .into_bytes()
-    };
-    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let long = format!("\"{}\"", "x".repeat(TEN_MEBIBYTES));
-    let mut not_utf8 = text("\"x\"");
-    let at = not_utf8.len() - 5;
-    not_utf8[at] = 0xff;
+fn wrong_requests() -> Vec<(Vec<u8>, &'static str)> {
+    let count = json!({"type": "count", "table": "campaigns"});
+    let extra = json!({"db": "campaign_db", "query": count, "extra": 1}).to_string();
+    let other_db = json!({"db": "other", "query": count}).to_string();
+    let count_extra = json!({"type": "count", "table": "campaigns", "extra": 1});
+    let update_all = json!({"type": "update", "table": "campaigns", "data": {"name": "x"}});
+    let delete_where = json!({"type": "delete", "table": "campaigns", "where": {}});
+    let delete_all = json!({"type": "delete", "table": "campaigns"});
+    let merge = json!({"type": "merge", "table": "campaigns"});
     vec![
         (b"".to_vec(), "invalid_request"),
         (br#"{"db": "campaign_db", "#.to_vec(), "invalid_request"),
         (b"[1, 2]".to_vec(), "invalid_request"),
-        (
-            br#"{"db": "campaign_db", "query": {"type": "count", "table": "campaigns"}, "extra": 1}"#.to_vec(),
-            "invalid_request",
-        ),
-        (text(&deep), "invalid_request"),
-        (text(&long), "too_large"),
-        (text(r#""x", "name": "y""#), "invalid_request"),
-        (text(r#""\u0000""#), "invalid_request"),
-        (text(r#""\ud800""#), "invalid_request"),
-        (text("1e999"), "invalid_request"),
-        (not_utf8, "invalid_request"),
+        (extra.into_bytes(), "invalid_request"),
+        (other_db.into_bytes(), "unknown_db"),
+        (body(&count_extra), "invalid_request"),
+        (body(&merge), "invalid_request"),
+        (body(&update_all), "unbounded_write"),
+        (body(&delete_where), "unbounded_write"),
+        (body(&delete_all), "unbounded_write"),
     ]
 }
 
-/// What is well-formed, and means nothing here.
-fn wrong_queries() -> Vec<(Vec<u8>, &'static str)> {
-    let id = key("one");
-    let (any, name) = (json!({"id": id}), json!({"name": "x"}));
-    let query = |query: Value| {
-        json!({"db": "campaign_db", "query": query})
-            .to_string()
-            .into_bytes()
-    };
-    let update = |table: &str, filter: &Value, data: &Value| {
-        query(json!({"type": "update", "table": table, "where": filter, "data": data}))
-    };
-    vec![
+fn wrong_updates() -> Vec<(Vec<u8>, &'static str)> {
+    let (one, name) = (json!({"id": key("one")}), json!({"name": "x"}));
+    let injected = json!({"name\" = 'x' --": "red"});
+    let cases = [
+        ("nothing", &one, &name, "unknown_table"),
         (
-            query(json!({"type": "count", "table": "campaigns", "extra": 1})),
-            "invalid_request",
-        ),
-        (
-            json!({"db": "other", "query": {"type": "count", "table": "campaigns"}})
-                .to_string()
-                .into_bytes(),
-            "unknown_db",
-        ),
-        (
-            query(json!({"type": "merge", "table": "campaigns"})),
-            "invalid_request",
-        ),
-        (update("nothing", &any, &name), "unknown_table"),
-        (
-            update("campaigns; DROP TABLE campaigns", &any, &name),
+            "campaigns; DROP TABLE campaigns",
+            &one,
+            &name,
             "unknown_table",
         ),
-        (update("cutover.state", &any, &name), "unknown_table"),
+        ("cutover.state", &one, &name, "unknown_table"),
         (
-            update("campaigns", &any, &json!({"colour": "red"})),
+            "campaigns",
+            &one,
+            &json!({"colour": "red"}),
+            "unknown_column",
+        ),
+        ("campaigns", &one, &injected, "unknown_column"),
+        (
+            "campaigns",
+            &json!({"1=1 OR name": "x"}),
+            &name,
             "unknown_column",
         ),
         (
-            update("campaigns", &any, &json!({"name\" = 'x' --": "red"})),
-            "unknown_column",
-        ),
-        (
-            update("campaigns", &json!({"1=1 OR name": "x"}), &name),
-            "unknown_column",
-        ),
-        (
-            update("campaigns", &json!({"id": "no uuid"}), &name),
+            "campaigns",
+            &json!({"id": "no uuid"}),
+            &name,
             "type_mismatch",
         ),
         (
-            update("campaigns", &any, &json!({"name": {"a": 1}})),
+            "campaigns",
+            &one,
+            &json!({"name": {"a": 1}}),
             "type_mismatch",
         ),
         (
-            update("campaigns", &any, &json!({"created_at": "yesterday"})),
+            "campaigns",
+            &one,
+            &json!({"created_at": "yesterday"}),
             "type_mismatch",
         ),
+        ("campaigns", &json!({}), &name, "unbounded_write"),
+        ("campaigns", &json!({"or": [{}]}), &name, "unbounded_write"),
+    ];
+    let update = |(table, filter, data, code): (&str, &Value, &Value, &'static str)| {
+        let query = json!({"type": "update", "table": table, "where": filter, "data": data});
+        (body(&query), code)
+    };
+    cases.into_iter().map(update).collect()
+}
+
+/// Wrong before it is a request; each is put where a name belongs.
+fn wrong_json() -> Vec<(Vec<u8>, &'static str)> {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let long = format!("\"{}\"", "x".repeat(TEN_MEBIBYTES));
+    let named = |name: &[u8]| {
+        let before = br#"{"db": "campaign_db", "query": {"type": "insert", "table": "campaigns", "data": {"name": "#;
+        [before, name, b"}}}"].concat()
+    };
+    vec![
+        (named(deep.as_bytes()), "invalid_request"),
+        (named(long.as_bytes()), "too_large"),
+        (named(br#""x", "name": "y""#), "invalid_request"),
+        (named(br#""\u0000""#), "invalid_request"),
+        (named(br#""\ud800""#), "invalid_request"),
+        (named(b"1e999"), "invalid_request"),
+        (named(b"\"\xff\""), "invalid_request"),
     ]
 }
 
-/// Writes that can match everything.
-fn unbounded_writes() -> Vec<(Vec<u8>, &'static str)> {
-    let name = json!({"name": "x"});
-    let query = |query: Value| {
-        json!({"db": "campaign_db", "query": query})
-            .to_string()
-            .into_bytes()
-    };
-    let update = |table: &str, filter: &Value, data: &Value| {
-        query(json!({"type": "update", "table": table, "where": filter, "data": data}))
-    };
-    vec![
-        (update("campaigns", &json!({}), &name), "unbounded_write"),
-        (
-            update("campaigns", &json!({"or": [{}]}), &name),
-            "unbounded_write",
-        ),
-        (
-            query(json!({"type": "update", "table": "campaigns", "data": {"name": "x"}})),
-            "unbounded_write",
-        ),
-        (
-            query(json!({"type": "delete", "table": "campaigns", "where": {}})),
-            "unbounded_write",
-        ),
-        (
-            query(json!({"type": "delete", "table": "campaigns"})),
-            "unbounded_write",
-        ),
-    ]
+fn body(query: &Value) -> Vec<u8> {
+    json!({"db": "campaign_db", "query": query})
+        .to_string()
+        .into_bytes()
 }
 
 fn code_of(reply: &[u8]) -> String {
