@@ -12,7 +12,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::contract::Reply;
-use crate::journal;
 use crate::schema::{Read, Schema, Table};
 use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec, introspect};
 
@@ -141,12 +140,4 @@ async fn may_set_replica_role(db: &Db) -> bool {
     tx.fetch("SET LOCAL session_replication_role = replica", vec![])
         .await
         .is_ok()
-}
-
-/// Creates the tables that journal and capture need, before `Legacy::open`.
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn install_journal(db: &Db) -> Result<(), Fault> {
-    journal::install(db).await
 }

@@ -136,7 +136,7 @@ fn touched_rows(order: &Order, reply: &Reply) -> Result<Vec<Touched>, String> {
         };
         let keys = rows
             .iter()
-            .map(|row| key_values(change.table(), row))
+            .map(|row| change.table().key_of(row))
             .collect::<Option<Vec<_>>>()
             .ok_or("storage's reply lacks the key")?;
         if !keys.is_empty() {
@@ -144,12 +144,4 @@ fn touched_rows(order: &Order, reply: &Reply) -> Result<Vec<Touched>, String> {
         }
     }
     Ok(touched)
-}
-
-/// The key's column values of a row, if it has them all.
-pub(super) fn key_values(table: &Table, row: &Row) -> Option<Vec<Value>> {
-    table
-        .key_columns()
-        .map(|column| row.get(&column.name).cloned())
-        .collect()
 }

@@ -136,6 +136,27 @@ pub enum Change {
     },
 }
 
+impl Read {
+    /// Whole rows, soft-deleted ones included, in key order.
+    #[must_use]
+    pub fn whole_rows(table: &Arc<Table>, filter: Filter, limit: Option<u64>) -> Self {
+        let in_key_order = |&column: &usize| Sort {
+            column,
+            descending: false,
+        };
+        Self {
+            table: Arc::clone(table),
+            kind: ReadKind::Rows {
+                columns: (0..table.columns.len()).collect(),
+                order: table.key.iter().map(in_key_order).collect(),
+                limit,
+                offset: None,
+            },
+            filter,
+        }
+    }
+}
+
 impl Change {
     /// The table that changes.
     #[must_use]

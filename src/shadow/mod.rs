@@ -23,7 +23,7 @@ use crate::control::Control;
 use crate::divergence::Finding;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
-use crate::schema::{Filter, Read, ReadKind, Sort, Table, read_query};
+use crate::schema::{Filter, Read, ReadKind, Table, read_query};
 use crate::stage::Backend;
 use crate::storage::{self, Capability, Storage, UnixMs};
 use crate::telemetry::{Comparison as Compared, Op};
@@ -138,7 +138,7 @@ impl Comparer {
     /// Holds one row that is suspect against the other side, as long as it takes; what is confirmed is
     /// written down.
     pub async fn check_row(&self, table: &Arc<Table>, key: Vec<Value>) -> Checked {
-        let read = row_read(table, key.clone());
+        let read = Read::whole_rows(table, Filter::Keys(vec![key.clone()]), None);
         self.recheck_row(&read, key).await
     }
 
@@ -238,27 +238,6 @@ fn verdict(read: &Read, authority: &Reply, secondary: &Reply) -> Verdict {
         Ok(ignored) if ignored.is_empty() => Verdict::Same,
         Ok(_) => Verdict::Ignored,
         Err(difference) => Verdict::Differs(difference),
-    }
-}
-
-/// The read of one whole row.
-fn row_read(table: &Arc<Table>, key: Vec<Value>) -> Read {
-    Read {
-        table: Arc::clone(table),
-        kind: ReadKind::Rows {
-            columns: (0..table.columns.len()).collect(),
-            order: table
-                .key
-                .iter()
-                .map(|&column| Sort {
-                    column,
-                    descending: false,
-                })
-                .collect(),
-            limit: None,
-            offset: None,
-        },
-        filter: Filter::Keys(vec![key]),
     }
 }
 

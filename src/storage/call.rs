@@ -4,7 +4,7 @@
 //! the message's life in a queue, and the service's right to commit.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -35,9 +35,7 @@ impl UnixMs {
     /// This instant, by the system's clock.
     #[must_use]
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let ms = since.map_or(0, |since| since.as_millis());
-        Self(i64::try_from(ms).unwrap_or(i64::MAX))
+        Self(crate::clock::unix_ms())
     }
 
     /// `wait` from now.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Walk, WalkError};
 use crate::contract::{Key, Row};
-use crate::schema::{Filter, Read, ReadKind, Sort, Table};
+use crate::schema::{Filter, Read, Table};
 use crate::storage::{Capability, UnixMs};
 
 /// Rows of one side with their canonical keys.
@@ -173,21 +173,5 @@ fn after_key(after: Option<&Key>) -> Result<Filter, WalkError> {
 }
 
 fn rows_after(table: &Arc<Table>, after: Option<&Key>, limit: u64) -> Result<Read, WalkError> {
-    Ok(Read {
-        table: Arc::clone(table),
-        kind: ReadKind::Rows {
-            columns: (0..table.columns.len()).collect(),
-            order: table
-                .key
-                .iter()
-                .map(|&column| Sort {
-                    column,
-                    descending: false,
-                })
-                .collect(),
-            limit: Some(limit),
-            offset: None,
-        },
-        filter: after_key(after)?,
-    })
+    Ok(Read::whole_rows(table, after_key(after)?, Some(limit)))
 }

@@ -77,7 +77,7 @@ impl Repository {
                     .map_err(|fault| self.blocked(fault, order))?;
                 let values = rows
                     .iter()
-                    .map(|row| super::super::solo::key_values(table, row))
+                    .map(|row| table.key_of(row))
                     .collect::<Option<Vec<_>>>()
                     .ok_or_else(|| refused(errors::key_required(&table.name)))?;
                 self.legacy
