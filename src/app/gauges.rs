@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use crate::control::{Control, FlagFile, Snapshot, rollback_safety};
 use crate::legacy::Legacy;
-use crate::stage::Stage;
+use crate::stage::{Backend, Stage};
 use crate::telemetry::{ActorKind, Metrics, Peer, ReplicaState};
 
 /// How often they are fed without a change.
@@ -73,6 +73,10 @@ impl Watched {
     fn feed_stage(&self, snapshot: &Snapshot, before: Option<&Snapshot>) {
         self.metrics
             .control(snapshot.stage, snapshot.epoch, snapshot.latched);
+        for backend in [Backend::Legacy, Backend::Storage] {
+            let expected = self.control.under_maintenance(backend);
+            self.metrics.maintenance(backend, expected);
+        }
         self.metrics
             .flag_file_disagrees(self.flag.borrow().disagrees(snapshot.stage));
         if let Some(before) = before.filter(|before| before.stage != snapshot.stage) {
@@ -88,6 +92,10 @@ impl Watched {
         if let Ok(open) = crate::divergence::count_open(self.legacy.db()).await {
             self.metrics
                 .divergences_open(u64::try_from(open).unwrap_or(0));
+        }
+        if let Ok(last) = crate::evidence::verified(self.legacy.db(), Backend::Storage).await {
+            let age_us = last.and_then(|last| u64::try_from(last.clean_age_us?).ok());
+            self.metrics.verify_age(age_us.map(Duration::from_micros));
         }
         let skew = self.control.skew().await;
         self.metrics

@@ -83,6 +83,9 @@ impl Reloader {
         self.plane
             .tokens
             .store(Arc::new(config.hot.admin_tokens.clone()));
+        self.plane
+            .readiness
+            .store(Arc::new(config.hot.readiness.clone()));
         self.plane.config_view.store(Arc::new(config.view()));
         let control = &self.engine.parts.control;
         if let Err(fault) = control.set_pin(config.hot.pin, "configuration").await {

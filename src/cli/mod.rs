@@ -12,6 +12,7 @@ mod failure;
 mod follow;
 mod history;
 mod journal;
+mod maintenance;
 mod print;
 mod rearm;
 mod rollback;
@@ -57,6 +58,8 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Lift the latch that a rollback left.
     Rearm(rearm::RearmArgs),
+    /// Expect an outage of a backend or the broker.
+    Maintenance(maintenance::MaintenanceArgs),
     /// Fill storage with what legacy has.
     Backfill(backfill::BackfillArgs),
     /// Compare both sides row by row; exit code 1 when they differ.
@@ -102,6 +105,7 @@ impl Command {
             Self::Status(args) => status::run(&args).await,
             Self::Stage(args) => stage::run(&args).await,
             Self::Rearm(args) => rearm::run(&args).await,
+            Self::Maintenance(args) => maintenance::run(&args).await,
             Self::Backfill(args) => backfill::run(&args).await,
             Self::Verify(args) => verify::run(&args).await,
             Self::Divergences(args) => divergences::run(&args).await,

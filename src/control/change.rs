@@ -410,8 +410,22 @@ fn requested(after: State, step: &'static str, request: &TransitionRequest, plan
     );
     change.entry.ticket.clone_from(&request.ticket);
     change.entry.forced = request.force;
-    change.entry.overridden = plan.overridden.iter().map(Refused::to_string).collect();
+    change.entry.overridden = overridden(request, plan);
     change
+}
+
+/// What the requester says it overrides, and what the control let it override besides.
+fn overridden(request: &TransitionRequest, plan: &Plan) -> Vec<String> {
+    let said = request.evidence.get("overridden").and_then(Value::as_array);
+    let said = said.into_iter().flatten().filter_map(Value::as_str);
+    let mut all: Vec<String> = said.map(str::to_owned).collect();
+    for refused in &plan.overridden {
+        let name = refused.name().to_owned();
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    all
 }
 
 #[cfg(test)]

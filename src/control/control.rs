@@ -14,6 +14,7 @@ use crate::sql::{Db, Fault};
 use super::audit::{self, ActionRecord, TransitionRecord};
 use super::chain::{self, ChainReport};
 use super::ddl;
+use super::maintenance::Maintenance;
 use super::options::ControlOptions;
 use super::replica::{self, Replica, Skew};
 use super::safety::Owed;
@@ -48,6 +49,8 @@ pub(super) struct Inner {
     pub(super) debts: AtomicU64,
     /// Such a debt was dropped, and legacy is not marked stale yet.
     pub(super) debt_dropped: AtomicBool,
+    /// The expected outages, as they were last read.
+    pub(super) maintenance: ArcSwap<Vec<Maintenance>>,
     /// How long writers were held up by each transition this replica made, until somebody asks.
     pub(super) pauses: std::sync::Mutex<Vec<Duration>>,
 }
@@ -110,6 +113,7 @@ impl Control {
                 confirmed: AtomicI64::new(0),
                 debts: AtomicU64::new(0),
                 debt_dropped: AtomicBool::new(false),
+                maintenance: ArcSwap::default(),
                 pauses: std::sync::Mutex::default(),
             }),
         };

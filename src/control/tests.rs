@@ -14,6 +14,7 @@ use crate::stage::{Backend, Stage};
 
 mod drains;
 mod leases;
+mod maintenance;
 mod moves;
 
 /// A database that is gone when the test ends.

@@ -22,7 +22,7 @@ pub use call::{Answer, Call, OpIdSource};
 use crate::contract::{Error, Query, Reply};
 use crate::control::{Control, Snapshot};
 use crate::legacy::Legacy;
-use crate::observe::Observer;
+use crate::observe::{CallKind, Observer};
 use crate::schema::{BindLimits, Bound, bind};
 use crate::shadow::Comparer;
 use crate::stage::Backend;
@@ -113,20 +113,27 @@ impl Repository {
             Ok(bound) => bound,
             Err(error) => return Answer::refused(&self.control.snapshot(), error),
         };
-        match bound {
-            Bound::Read(read) => self.read(call, read).await,
+        let received = call.received;
+        let (kind, answer) = match bound {
+            Bound::Read(read) => (CallKind::Read, self.read(call, read).await),
             Bound::Write(write) => {
                 // Detached: the write goes on if the caller is gone, and no transaction is dropped half-way.
                 let this = Arc::clone(self);
                 let task = self
                     .tasks
                     .spawn(async move { this.write(call, write).await });
-                match task.await {
+                let answer = match task.await {
                     Ok(answer) => answer,
                     Err(_) => Answer::refused(&self.control.snapshot(), errors::task_failed()),
-                }
+                };
+                (CallKind::Write, answer)
             }
+        };
+        if answer.result.is_ok() {
+            self.observer
+                .answered(kind, answer.stage, received.elapsed());
         }
+        answer
     }
 
     fn bind(&self, db: &str, query: &Query) -> Result<Bound, Error> {

@@ -56,6 +56,8 @@ pub(super) struct ControlSeries {
     pub(super) flip_pause: Histogram,
     pub(super) clock_skew: GaugeVec,
     pub(super) replicas: IntGaugeVec,
+    pub(super) verify_age: Gauge,
+    pub(super) maintenance: IntGaugeVec,
 }
 
 impl DoorSeries {
@@ -218,6 +220,15 @@ impl ControlSeries {
                 "cutover_replicas",
                 "Replicas, by what is known of them.",
                 &["state"],
+            )?,
+            verify_age: r.float(
+                "cutover_verify_age_seconds",
+                "Since the last full and clean verify of storage; +Inf when there was none.",
+            )?,
+            maintenance: r.gauges(
+                "cutover_maintenance",
+                "1 while calls to a backend are expected to fail.",
+                &["backend"],
             )?,
         })
     }

@@ -19,6 +19,7 @@ mod house;
 mod house_rules;
 mod itself;
 mod plan_client;
+mod readiness;
 mod shadow_never_hurts;
 mod stages;
 mod walk;
