@@ -17,6 +17,7 @@ mod maintenance;
 mod now;
 mod readiness;
 mod record;
+mod recover;
 mod stage;
 mod status;
 mod token;
@@ -127,6 +128,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/admin/stage", post(stage::stage))
         .route("/admin/rollback", post(stage::rollback))
         .route("/admin/rearm", post(stage::rearm))
+        .route("/admin/recover", post(recover::recover))
         .route("/admin/maintenance", post(maintenance::maintenance))
         .route("/admin/journal/{seq}/retry", post(act::retry))
         .route("/admin/journal/{seq}/accept", post(act::accept))

@@ -14,9 +14,7 @@ use tokio::time::timeout;
 
 use crate::clock::unix_us;
 use crate::contract::Epoch;
-use crate::control::{
-    self, Blocker, Maintenance, Replica, RollbackSafety, Snapshot, rollback_safety,
-};
+use crate::control::{self, Maintenance, Replica, RollbackSafety, Snapshot, rollback_safety};
 use crate::observe::CallKind;
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
@@ -199,22 +197,14 @@ pub(super) fn rollback_target(stage: Stage) -> Option<Stage> {
 
 fn rollback(snapshot: &Snapshot, asked: Option<&Asked>) -> RollbackSafety {
     let to = rollback_target(snapshot.stage).unwrap_or(Stage::Off);
-    let Some(asked) = asked else {
-        return RollbackSafety {
-            safe: false,
-            to: (snapshot.authority() == Backend::Storage).then_some(to),
-            blockers: vec![Blocker {
-                code: "legacy_down",
-                message: "the legacy database does not answer: nothing can be rolled back to it"
-                    .to_owned(),
-            }],
+    let known = asked.map(|asked| {
+        let owed = control::Owed {
+            to_storage: asked.owed.to_storage,
+            to_legacy: asked.owed.to_legacy,
         };
-    };
-    let owed = control::Owed {
-        to_storage: asked.owed.to_storage,
-        to_legacy: asked.owed.to_legacy,
-    };
-    rollback_safety(snapshot, owed, &asked.replicas, to)
+        (owed, asked.replicas.as_slice())
+    });
+    rollback_safety(snapshot, known, to)
 }
 
 impl From<Replica> for ReplicaView {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use crate::control::{Control, FlagFile, Snapshot, rollback_safety};
+use crate::control::{Control, FlagFile, Phase, Snapshot, rollback_safety};
 use crate::legacy::Legacy;
 use crate::stage::{Backend, Stage};
 use crate::telemetry::{ActorKind, Metrics, Peer, ReplicaState};
@@ -73,6 +73,7 @@ impl Watched {
     fn feed_stage(&self, snapshot: &Snapshot, before: Option<&Snapshot>) {
         self.metrics
             .control(snapshot.stage, snapshot.epoch, snapshot.latched);
+        self.metrics.recovering(snapshot.phase == Phase::Recovering);
         for backend in [Backend::Legacy, Backend::Storage] {
             let expected = self.control.under_maintenance(backend);
             self.metrics.maintenance(backend, expected);
@@ -100,9 +101,14 @@ impl Watched {
         let skew = self.control.skew().await;
         self.metrics
             .clock_skew(Peer::Legacy, skew.offset_us as f64 / 1e6);
-        let Ok(replicas) = self.control.replicas().await else {
-            return;
-        };
+        let replicas = self.control.replicas().await;
+        let owed = self.control.owed().await;
+        let snapshot = self.control.snapshot();
+        let known = owed.ok().zip(replicas.as_deref().ok());
+        // What cannot be known now is not safe, whatever it was a moment ago.
+        let safety = rollback_safety(&snapshot, known, Stage::DualWrite);
+        self.metrics.rollback_safe(safety.safe);
+        let Ok(replicas) = replicas else { return };
         let count = |state: fn(&crate::control::Replica) -> bool| {
             replicas.iter().filter(|replica| state(replica)).count() as u64
         };
@@ -112,11 +118,6 @@ impl Watched {
             .replicas(ReplicaState::Missing, count(|replica| !replica.leased));
         self.metrics
             .replicas(ReplicaState::Dirty, count(|replica| replica.dirty));
-        if let Ok(owed) = self.control.owed().await {
-            let safety =
-                rollback_safety(&self.control.snapshot(), owed, &replicas, Stage::DualWrite);
-            self.metrics.rollback_safe(safety.safe);
-        }
     }
 }
 

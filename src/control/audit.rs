@@ -10,6 +10,7 @@ use crate::sql::{Db, Fault, Record, Tx};
 use super::chain::chain_hash;
 use super::change::{AuditEntry, Change};
 use super::ddl::{GATE_LOCK, lock};
+use super::recovery::Seen;
 use super::state::{self, State};
 use crate::stage::Stage;
 
@@ -292,6 +293,22 @@ pub async fn entered(db: &Db, stage: Stage) -> Result<Option<Entered>, Fault> {
             })
         })
         .transpose()
+}
+
+/// What was known before history was lost for the last time, if the replica that noticed knew anything.
+pub(super) async fn seen_before_loss(tx: &mut Tx) -> Result<Option<Seen>, Fault> {
+    let rows = tx
+        .control(
+            "SELECT evidence FROM cutover.transitions WHERE step = 'lost' ORDER BY epoch DESC LIMIT 1",
+            vec![],
+        )
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let evidence: Value = serde_json::from_str(&row.some_text(0)?)
+        .map_err(|error| Fault::Unexpected(format!("the record of the loss: {error}")))?;
+    Ok(serde_json::from_value(evidence["seen"].clone()).unwrap_or(None))
 }
 
 /// The newest actions first, at most `limit`.

@@ -16,6 +16,7 @@ use super::chain::{self, ChainReport};
 use super::ddl;
 use super::maintenance::Maintenance;
 use super::options::ControlOptions;
+use super::recovery::Seen;
 use super::replica::{self, Replica, Skew};
 use super::safety::Owed;
 use super::snapshot::Snapshot;
@@ -72,6 +73,8 @@ pub(super) struct Pulse {
     pub(super) state: Option<State>,
     /// The highest epoch ever seen (P16).
     pub(super) seen: Epoch,
+    /// What was known before history was lost, from when that was noticed until it is recovered from.
+    pub(super) before_loss: Option<Seen>,
     /// The epoch this replica's row acknowledges.
     pub(super) acknowledged: Epoch,
     /// When the last successful beat was sent, on the boot clock.
@@ -103,6 +106,7 @@ impl Control {
                     pin,
                     state: None,
                     seen: Epoch(0),
+                    before_loss: None,
                     acknowledged: Epoch(0),
                     sent_at: Duration::ZERO,
                     now_us: 0,

@@ -16,6 +16,7 @@ mod drains;
 mod leases;
 mod maintenance;
 mod moves;
+mod recoveries;
 
 /// A database that is gone when the test ends.
 struct Bench {
@@ -68,6 +69,7 @@ async fn postgres() -> Bench {
 async fn prepared(url: String, cleanup: Cleanup) -> Bench {
     let db = Db::open(&url, &pool()).unwrap();
     install(&db).await.unwrap();
+    crate::evidence::install(&db).await.unwrap();
     db.batch(&db.dialect().control(JOURNAL)).await.unwrap();
     Bench { db, url, cleanup }
 }

@@ -18,4 +18,4 @@ pub use baseline::{Baseline, baselines, record_baseline};
 pub use bypassed::{Bypassed, bypassed, record_bypass};
 pub use compared::{Tally, compared_since, record_compared};
 pub use ddl::{install, install_sql};
-pub use verified::{Verified, record_verified, verified};
+pub use verified::{Verified, forget_verified, record_verified, verified};

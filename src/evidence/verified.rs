@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::contract::Epoch;
-use crate::sql::{Db, Fault, Record};
+use crate::sql::{Db, Fault, Record, Tx};
 use crate::stage::Backend;
 
 /// What the last full verify of a backend found.
@@ -53,6 +53,16 @@ pub async fn record_verified(
     )
     .await
     .map(drop)
+}
+
+/// Forgets every verdict: the rows they were of may be gone.
+///
+/// # Errors
+/// See [`Fault`]; the transaction can then only be dropped.
+pub async fn forget_verified(tx: &mut Tx) -> Result<(), Fault> {
+    tx.control("DELETE FROM cutover.verified", vec![])
+        .await
+        .map(drop)
 }
 
 /// What is on record about a backend, if it was ever verified as a whole.

@@ -296,6 +296,11 @@ impl Metrics {
             .set(i64::from(expected));
     }
 
+    /// Whether history was lost and nobody has recovered yet.
+    pub fn recovering(&self, recovering: bool) {
+        self.state.recovering.set(i64::from(recovering));
+    }
+
     /// Something was refused or left out for want of room.
     pub fn shed(&self, what: Shed) {
         self.doors.shed.with_label_values(&[what.as_str()]).inc();

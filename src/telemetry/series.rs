@@ -58,6 +58,7 @@ pub(super) struct ControlSeries {
     pub(super) replicas: IntGaugeVec,
     pub(super) verify_age: Gauge,
     pub(super) maintenance: IntGaugeVec,
+    pub(super) recovering: IntGauge,
 }
 
 impl DoorSeries {
@@ -229,6 +230,10 @@ impl ControlSeries {
                 "cutover_maintenance",
                 "1 while calls to a backend are expected to fail.",
                 &["backend"],
+            )?,
+            recovering: r.gauge(
+                "cutover_recovering",
+                "1 after history was lost, until an operator recovers: writes are refused.",
             )?,
         })
     }
