@@ -2,11 +2,12 @@
 //!
 //! A hyper handler that reads the same JSON body and runs one statement on the same PostgreSQL through
 //! sqlx: for a point read the proxy's own statement, for an insert a plain `INSERT … RETURNING` into a table of the same shape
-//! that has no triggers. It has a runtime of its own, as the proxy's process has, so that it is not
-//! served by the thread that asks.
+//! that has no triggers. It is a process of its own, as the proxy is: this same program, started with [`ROLE`].
 
 use std::convert::Infallible;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use cutover::contract::{JsonLimits, Request};
@@ -24,18 +25,20 @@ use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::net::TcpListener;
-use tokio::runtime::Runtime;
 
 use super::select;
 
 /// The table the handler inserts into; the proxy does not know it.
 pub(crate) const TABLE: &str = "bare_campaigns";
 
-/// The bare handler, serving.
+/// The argument that makes this program the bare handler; the database's URL follows.
+pub(crate) const ROLE: &str = "bare-handler";
+
+/// The bare handler, serving until this is dropped.
 pub(crate) struct Bare {
     /// Where it listens.
     pub(crate) address: SocketAddr,
-    runtime: Option<Runtime>,
+    process: Child,
 }
 
 /// The handler's two statements.
@@ -46,36 +49,48 @@ struct Statements {
 
 impl Bare {
     /// Serves one database, which has `campaigns` and [`TABLE`].
-    pub(crate) async fn start(database_url: &str) -> Self {
-        let statements = Arc::new(Statements::of(database_url).await);
-        let runtime = Runtime::new().expect("a runtime");
-        let url = database_url.to_owned();
-        let listening = runtime.spawn(async move {
-            let pool = PgPoolOptions::new()
-                .max_connections(PoolOptions::default().connections_max)
-                .test_before_acquire(false)
-                .connect(&url)
-                .await
-                .expect("PostgreSQL can be reached");
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-            let listener = listener.expect("a free port");
-            let address = listener.local_addr().expect("an address");
-            tokio::spawn(accept(listener, pool, statements));
-            address
-        });
+    pub(crate) fn start(database_url: &str) -> Self {
+        let mut process = Command::new(std::env::current_exe().expect("this program"))
+            .args([ROLE, database_url])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the bare handler starts");
+        let mut address = String::new();
+        BufReader::new(process.stdout.take().expect("its output"))
+            .read_line(&mut address)
+            .expect("where it listens");
         Self {
-            address: listening.await.expect("the bare handler starts"),
-            runtime: Some(runtime),
+            address: address.trim().parse().expect("an address"),
+            process,
         }
     }
 }
 
 impl Drop for Bare {
     fn drop(&mut self) {
-        // A runtime must not be dropped inside another one by waiting for it.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        // The end of its input ends it.
+        drop(self.process.stdin.take());
+        self.process.wait().ok();
+    }
+}
+
+/// Is the bare handler: prints where it listens, and serves until its input ends.
+pub(crate) async fn serve(database_url: &str) {
+    let statements = Arc::new(Statements::of(database_url).await);
+    let pool = PgPoolOptions::new()
+        .max_connections(PoolOptions::default().connections_max)
+        .test_before_acquire(false)
+        .connect(database_url)
+        .await
+        .expect("PostgreSQL can be reached");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.expect("a free port");
+    println!("{}", listener.local_addr().expect("an address"));
+    let parent = tokio::task::spawn_blocking(|| std::io::stdin().read(&mut [0]));
+    tokio::select! {
+        () = accept(listener, pool, statements) => {}
+        _ = parent => {}
     }
 }
 
@@ -96,7 +111,7 @@ impl Statements {
     }
 }
 
-/// The text that the proxy runs for a point read; its only parameter is the key.
+/// The text that the proxy runs for a point read; its parameters are the key and the limit.
 fn read_statement(schema: &Schema) -> String {
     let limits = JsonLimits {
         bytes_max: 1 << 20,
@@ -109,8 +124,11 @@ fn read_statement(schema: &Schema) -> String {
     };
     let statement = render::read(Dialect::Postgres, &read);
     assert!(
-        matches!(statement.args.as_slice(), [Arg::Text(Some(_))]),
-        "a point read has one parameter, its key: {statement:?}"
+        matches!(
+            statement.args.as_slice(),
+            [Arg::Text(Some(_)), Arg::Int(Some(1))]
+        ),
+        "a point read has two parameters, its key and its limit: {statement:?}"
     );
     statement.text
 }
@@ -156,6 +174,7 @@ async fn handle(
             "[{}]",
             sqlx::query_scalar::<_, String>(AssertSqlSafe(statements.read.clone()))
                 .bind(query["where"]["id"].as_str())
+                .bind(query["limit"].as_i64())
                 .fetch_all(pool)
                 .await
                 .expect("the rows")

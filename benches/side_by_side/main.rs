@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench side_by_side`, with `CUTOVER_TEST_POSTGRES` and `CUTOVER_TEST_AMQP` as the integration
 //! tests have them. Two real proxies in release build, each with its own databases and reference storage
-//! service, and a bare handler in this process. Only ratios mean something: the machine may be busy.
+//! service, and a bare handler that is a process of its own too. Only ratios mean something: the machine may be busy.
 
 #![allow(
     clippy::expect_used,
@@ -43,6 +43,11 @@ const STILL_WITHIN: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some(bare::ROLE), Some(url)) = (arguments.next().as_deref(), arguments.next()) {
+        bare::serve(&url).await;
+        return;
+    }
     for name in ["CUTOVER_TEST_POSTGRES", "CUTOVER_TEST_AMQP"] {
         if std::env::var_os(name).is_none() {
             eprintln!("{name} is not set: it is the URL of a server to measure on");
@@ -75,7 +80,7 @@ async fn main() {
 }
 
 async fn off_reads(world: &World, door: &mut Side) -> Measured {
-    let bare = Bare::start(&world.legacy.url).await;
+    let bare = Bare::start(&world.legacy.url);
     let mut handler = Side::connect(bare.address).await;
     let (_, ours) = door.ask(select(0)).await;
     let (_, theirs) = handler.ask(select(0)).await;
@@ -91,7 +96,7 @@ async fn off_reads(world: &World, door: &mut Side) -> Measured {
 }
 
 async fn dual_writes(world: &World, door: &mut Side) -> Measured {
-    let bare = Bare::start(&world.legacy.url).await;
+    let bare = Bare::start(&world.legacy.url);
     let mut handler = Side::connect(bare.address).await;
     let mut number = ROWS;
     let measured = Measured::run(
@@ -134,6 +139,7 @@ async fn shadow_reads(world: &World, door: &mut Side, in_off: &mut Side) -> Meas
         .filter(|line| line.starts_with(MATCHED))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum();
+    assert!(compared > 0.0, "shadow compared nothing:\n{metrics}");
     println!("reads that shadow compared and found equal: {compared}");
     measured
 }
@@ -153,9 +159,10 @@ fn selects() -> impl FnMut() -> String {
     }
 }
 
-/// A point read, by the primary key.
+/// A point read, by the primary key. With its limit said, both sides run the very same statement.
 fn select(number: u32) -> String {
-    let query = json!({"type": "select", "table": "campaigns", "where": {"id": key(number)}});
+    let query =
+        json!({"type": "select", "table": "campaigns", "where": {"id": key(number)}, "limit": 1});
     json!({"db": "campaign_db", "query": query}).to_string()
 }
 

@@ -27,6 +27,9 @@ use crate::{divergence, evidence, journal};
 
 /// What no service can make up for.
 const WITHOUT_LEGACY: &str = "in ramp_down and complete a repeated op_id is not recognised: operation records live in legacy, for which nothing waits there";
+/// Connections for heartbeats and transitions: neither may wait for requests, or a lease runs out because the
+/// proxy is busy. One is the listener's.
+const CONTROL_CONNECTIONS_MAX: u32 = 5;
 /// Calls to storage under way at once, and connections kept to it over HTTP.
 const STORAGE_IN_FLIGHT_MAX: usize = 2048;
 const STORAGE_CONNECTIONS_MAX: usize = 128;
@@ -35,7 +38,7 @@ const RECHECKS_MAX: u32 = 20;
 
 /// Everything that runs, put together.
 pub struct Engine {
-    /// What the repository stands between.
+    /// What everything stands between; the repository has connections of its own.
     pub parts: Parts,
     /// What requests go to.
     pub repository: Arc<Repository>,
@@ -57,10 +60,19 @@ impl Engine {
     /// # Errors
     /// See [`AppError`].
     pub async fn build(config: &Config) -> Result<Self, AppError> {
-        let db = Db::open(config.legacy.url.expose(), &pool_options(config))?;
-        install(&db).await?;
-        let control = Arc::new(Control::open(db.clone(), control_options(config)).await?);
-        let legacy = Arc::new(Legacy::open(db, table_specs(config)).await?);
+        let pool = |connections_max| {
+            let options = PoolOptions {
+                connections_max,
+                ..pool_options(config)
+            };
+            Db::open(config.legacy.url.expose(), &options)
+        };
+        let keeping = pool(CONTROL_CONNECTIONS_MAX)?;
+        install(&keeping).await?;
+        let control = Arc::new(Control::open(keeping, control_options(config)).await?);
+        let behind = pool(config.legacy.background_connections_max)?;
+        let legacy = Arc::new(Legacy::open(behind, table_specs(config)).await?);
+        let answering = Arc::new(legacy.through(pool(config.legacy.connections_max)?));
         let storage = Arc::new(Storage::new(storage_options(config))?);
         let tables: Vec<String> = config
             .tables
@@ -88,7 +100,13 @@ impl Engine {
         };
         let options = repository_options(config, &config.hot);
         Ok(Self {
-            repository: Repository::new(parts.clone(), options.clone()),
+            repository: Repository::new(
+                Parts {
+                    legacy: answering,
+                    ..parts.clone()
+                },
+                options.clone(),
+            ),
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
             jobs: Jobs::new(parts.clone()),

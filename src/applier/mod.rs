@@ -60,6 +60,12 @@ pub struct Applier {
     owed: Arc<Notify>,
 }
 
+/// How much more rarely than the first the other workers look without being woken.
+const RELIEF: u32 = 5;
+/// From being woken to looking: the caller's answer goes out first, and writes that come together are paid
+/// together.
+const LINGER: Duration = Duration::from_millis(1);
+
 /// What a round found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Round {
@@ -97,19 +103,24 @@ impl Applier {
     }
 
     async fn work(self: Arc<Self>, worker: usize, shutdown: CancellationToken) {
-        let mut wait = self.options.poll;
+        // One worker looks for what nobody woke it for; the others stand in while it is kept waiting.
+        let poll = match worker {
+            0 => self.options.poll,
+            _ => self.options.poll * RELIEF,
+        };
+        let mut wait = poll;
         while !shutdown.is_cancelled() {
             match self.round(worker).await {
                 Round::Paid => {
-                    wait = self.options.poll;
+                    wait = poll;
                     continue;
                 }
-                Round::Idle => wait = self.options.poll,
+                Round::Idle => wait = poll,
                 Round::Unavailable => wait = (wait * 2).min(self.options.backoff_max),
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = self.owed.notified(), if wait <= self.options.poll => {}
+                () = self.owed.notified(), if wait <= poll => tokio::time::sleep(LINGER).await,
                 () = tokio::time::sleep(jittered(wait)) => {}
             }
         }

@@ -50,6 +50,7 @@ impl Checker<'_> {
                 url: url?,
                 bypass: raw.legacy.bypass,
                 connections_max: raw.legacy.connections_max,
+                background_connections_max: raw.legacy.background_connections_max,
                 acquire_timeout: raw.legacy.acquire_timeout,
                 statement_timeout: raw.legacy.statement_timeout,
                 lock_timeout: raw.legacy.lock_timeout,
@@ -171,6 +172,10 @@ impl Checker<'_> {
             (
                 "legacy.connections_max",
                 u64::from(raw.legacy.connections_max),
+            ),
+            (
+                "legacy.background_connections_max",
+                u64::from(raw.legacy.background_connections_max),
             ),
             ("amqp.prefetch", u64::from(raw.amqp.prefetch)),
             ("journal.max_entries", raw.journal.max_entries),

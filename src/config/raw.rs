@@ -64,6 +64,7 @@ pub(super) struct RawLegacy {
     pub(super) url: Option<RawSecret>,
     pub(super) bypass: Bypass,
     pub(super) connections_max: u32,
+    pub(super) background_connections_max: u32,
     #[serde(deserialize_with = "duration::deserialize")]
     pub(super) acquire_timeout: Duration,
     #[serde(deserialize_with = "duration::deserialize")]
@@ -204,6 +205,7 @@ impl Default for RawLegacy {
             url: None,
             bypass: Bypass::Capture,
             connections_max: 16,
+            background_connections_max: 12,
             acquire_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(5),
             lock_timeout: Duration::from_secs(4),

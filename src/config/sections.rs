@@ -18,8 +18,10 @@ pub struct Legacy {
     pub url: Address,
     /// What becomes of writes that bypass the proxy, until `shadow`; from `live` on they are always refused.
     pub bypass: Bypass,
-    /// Connections in the pool, at most.
+    /// Connections for requests, at most.
     pub connections_max: u32,
+    /// Connections for what happens behind callers' backs, at most: payments, comparisons, jobs.
+    pub background_connections_max: u32,
     /// How long a request waits for a connection.
     #[serde(with = "duration")]
     pub acquire_timeout: Duration,

@@ -26,7 +26,7 @@ pub use secondary::{Applied, Finish, Image};
 pub struct Legacy {
     db: Db,
     specs: Vec<TableSpec>,
-    schema: ArcSwap<Schema>,
+    schema: Arc<ArcSwap<Schema>>,
     /// Whether the session may set `session_replication_role`: then no trigger fires on what is applied.
     replica_role: bool,
 }
@@ -55,9 +55,22 @@ impl Legacy {
         Ok(Self {
             db,
             specs,
-            schema: ArcSwap::from_pointee(schema),
+            schema: Arc::new(ArcSwap::from_pointee(schema)),
             replica_role,
         })
+    }
+
+    /// The same database through other connections.
+    ///
+    /// What callers wait for and what happens behind their backs must not wait for each other's connections.
+    #[must_use]
+    pub fn through(&self, db: Db) -> Self {
+        Self {
+            db,
+            specs: self.specs.clone(),
+            schema: Arc::clone(&self.schema),
+            replica_role: self.replica_role,
+        }
     }
 
     /// The tables as they are known now.

@@ -1,9 +1,10 @@
 //! What a request does, stage by stage: the table of DESIGN as code.
 //!
-//! A request is admitted under one snapshot of the control state and uses it to its end. Writes run in
-//! tasks of their own: a caller that goes away must not leave half a write behind.
+//! A request is admitted under one snapshot of the control state and uses it to its end. A write runs to its
+//! end too, whatever becomes of its caller (`detach`).
 
 mod call;
+mod detach;
 mod errors;
 mod live;
 mod read;
@@ -18,6 +19,8 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 
 pub use call::{Answer, Call, OpIdSource};
+
+use detach::{Detach, Panicked};
 
 use crate::contract::{Error, Query, Reply};
 use crate::control::{Control, Snapshot};
@@ -117,14 +120,13 @@ impl Repository {
         let (kind, answer) = match bound {
             Bound::Read(read) => (CallKind::Read, self.read(call, read).await),
             Bound::Write(write) => {
-                // Detached: the write goes on if the caller is gone, and no transaction is dropped half-way.
                 let this = Arc::clone(self);
-                let task = self
-                    .tasks
-                    .spawn(async move { this.write(call, write).await });
-                let answer = match task.await {
+                let work = async move { this.write(call, write).await };
+                let answer = match Detach::new(work, &self.tasks).await {
                     Ok(answer) => answer,
-                    Err(_) => Answer::refused(&self.control.snapshot(), errors::task_failed()),
+                    Err(Panicked) => {
+                        Answer::refused(&self.control.snapshot(), errors::task_failed())
+                    }
                 };
                 (CallKind::Write, answer)
             }

@@ -113,7 +113,8 @@ impl Repository {
     pub(super) async fn timed_legacy_read(&self, read: &Read) -> Result<Reply, Fault> {
         let options = self.options.load();
         let capped = capped(read, options.limits.select_limit_max);
-        tokio::time::timeout(options.read_deadline, self.legacy.read(&capped))
+        let read = capped.as_ref().unwrap_or(read);
+        tokio::time::timeout(options.read_deadline, self.legacy.read(read))
             .await
             .unwrap_or(Err(Fault::TimedOut))
     }
@@ -159,18 +160,16 @@ fn is_unlimited(read: &Read) -> bool {
     matches!(read.kind, ReadKind::Rows { limit: None, .. })
 }
 
-/// Gives an unlimited read of legacy one more row than may be answered, so that too many are noticed and not
-/// cut off silently. Storage has a limit of its own.
-fn capped(read: &Read, rows_max: u64) -> Read {
-    let mut capped = read.clone();
-    if let ReadKind::Rows {
-        limit: limit @ None,
-        ..
-    } = &mut capped.kind
-    {
-        *limit = Some(rows_max.saturating_add(1));
-    }
-    capped
+/// An unlimited read of legacy with a limit of one more row than may be answered, so that too many are noticed
+/// and not cut off silently. Storage has a limit of its own.
+fn capped(read: &Read, rows_max: u64) -> Option<Read> {
+    is_unlimited(read).then(|| {
+        let mut capped = read.clone();
+        if let ReadKind::Rows { limit, .. } = &mut capped.kind {
+            *limit = Some(rows_max.saturating_add(1));
+        }
+        capped
+    })
 }
 
 /// Counts only replies that are long enough to hold that many rows.

@@ -15,6 +15,7 @@ mod control;
 mod crashes;
 mod fixture;
 mod flips;
+mod frozen;
 mod house;
 mod house_rules;
 mod itself;
