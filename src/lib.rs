@@ -19,6 +19,7 @@ pub mod telemetry;
 
 // The two backends, and what one owes the other.
 pub mod divergence;
+pub mod evidence;
 pub mod journal;
 pub mod legacy;
 pub mod storage;

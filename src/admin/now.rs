@@ -32,7 +32,6 @@ pub(super) struct Now {
     backends: Backends,
     latency_delta: Delta,
     comparisons: Comparisons,
-    bypass_writes: i64,
     weakened: Vec<String>,
     version: String,
 }
@@ -116,7 +115,6 @@ impl Now {
                 p95_ms: sampled(&delta, delta.p95_ms),
             },
             comparisons: Comparisons::new(state.observer.comparisons()),
-            bypass_writes: state.observer.bypass_writes(),
             weakened: state.storage.weakened.clone(),
             version: state.version.clone(),
         }

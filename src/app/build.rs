@@ -11,7 +11,7 @@ use super::AppError;
 use crate::admin::{self, AdminState, StorageView};
 use crate::applier::{Applier, ApplierOptions};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
-use crate::control::{self, Control, ControlOptions, FlagFile};
+use crate::control::{self, Control, ControlOptions, FlagFile, Judge};
 use crate::front::Doorway;
 use crate::jobs::Jobs;
 use crate::legacy::Legacy;
@@ -23,7 +23,7 @@ use crate::shadow::{CompareOptions, Comparer};
 use crate::sql::{Db, PoolOptions, TableSpec};
 use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
-use crate::{divergence, journal};
+use crate::{divergence, evidence, journal};
 
 /// What no service can make up for.
 const WITHOUT_LEGACY: &str = "in ramp_down and complete a repeated op_id is not recognised: operation records live in legacy, for which nothing waits there";
@@ -133,14 +133,22 @@ impl Engine {
         }
     }
 
-    /// Follows the flag file.
+    /// Follows the flag file, which is held to the same readiness as everybody.
     pub(super) fn watch_flag(
         &self,
+        plane: &Arc<AdminState>,
         file: PathBuf,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (control, report) = (Arc::clone(&self.parts.control), self.flag.clone());
-        async move { control.watch_flag_file(file, report, shutdown).await }
+        let plane = Arc::clone(plane);
+        let judge: Judge = Arc::new(move || {
+            let plane = Arc::clone(&plane);
+            Box::pin(async move { admin::judge_for_flag_file(&plane).await })
+        });
+        async move {
+            control.watch_flag_file(file, judge, report, shutdown).await;
+        }
     }
 
     /// The admin plane. Without configured tokens, start-up writes the operator's to `data/operator.token`.
@@ -172,6 +180,8 @@ impl Engine {
             protect_metrics: config.admin.protect_metrics,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_view: ArcSwap::from_pointee(config.view()),
+            readiness: ArcSwap::from_pointee(config.hot.readiness.clone()),
+            flag: self.flag.subscribe(),
             jobs: Arc::clone(&self.jobs),
             shutdown: CancellationToken::new(),
         }))
@@ -225,6 +235,7 @@ pub(super) async fn install(db: &Db) -> Result<(), AppError> {
     control::install(db).await?;
     journal::install(db).await?;
     divergence::install(db).await?;
+    evidence::install(db).await?;
     Ok(())
 }
 
@@ -248,6 +259,7 @@ pub(super) fn control_options(config: &Config) -> ControlOptions {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_digest: config.digest(),
         bypass_always_refused: config.legacy.bypass == Bypass::Refuse,
+        storage_over_broker: matches!(config.storage.transport, Transport::Amqp { .. }),
         pin: config.hot.pin,
     }
 }

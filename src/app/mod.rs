@@ -6,6 +6,7 @@
 
 mod build;
 mod embedded;
+mod evidence;
 mod gauges;
 mod offline;
 mod reload;
@@ -102,7 +103,8 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
         Arc::clone(&engine.parts.legacy),
         backs.clone(),
     ));
-    background.spawn(engine.watch_flag(config.flag.file.clone(), backs.clone()));
+    background.spawn(engine.witness().testify(backs.clone()));
+    background.spawn(engine.watch_flag(&plane, config.flag.file.clone(), backs.clone()));
     let reloader = reload::Reloader::new(
         Arc::clone(&engine),
         config.clone(),

@@ -10,6 +10,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::duration;
+use super::readiness::Readiness;
 use super::sections::{
     Applier, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations, TablePolicy,
     TlsFiles,
@@ -45,6 +46,8 @@ pub(super) struct Raw {
     pub(super) journal: Journal,
     #[serde(default)]
     pub(super) compare: Compare,
+    #[serde(default)]
+    pub(super) readiness: Readiness,
     #[serde(default)]
     pub(super) applier: Applier,
     #[serde(default)]

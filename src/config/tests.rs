@@ -99,6 +99,7 @@ fn the_production_file_names_every_key() {
         "operations",
         "journal",
         "compare",
+        "readiness",
         "applier",
         "limits",
         "log",
@@ -207,10 +208,20 @@ fn every_broken_rule_is_reported_at_once() {
 
 #[test]
 fn sections_that_nothing_reads_yet_are_refused() {
-    for section in ["guard.failure_rate", "readiness", "backfill", "events"] {
+    for section in ["guard.failure_rate", "backfill", "events"] {
         let message = errors(&format!("{SMALL}\n[{section}]\n"), &[]);
         assert!(message.contains("unknown field"), "{section}: {message}");
     }
+}
+
+#[test]
+fn a_change_window_that_says_no_hours_is_refused_with_an_example() {
+    let office = "[readiness]\nchange_window = [\"Mon-Fri 08:00-17:00 UTC\"]\n";
+    let config = parse(&format!("{SMALL}\n{office}"), &[]).unwrap();
+    assert_eq!(config.hot.readiness.change_window.len(), 1);
+    let vague = office.replace("08:00-17:00", "mornings");
+    let message = errors(&format!("{SMALL}\n{vague}"), &[]);
+    assert!(message.contains("Mon-Fri 08:00-17:00 UTC"), "{message}");
 }
 
 #[test]

@@ -92,6 +92,12 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             at_us bigint NOT NULL,
             epoch bigint NOT NULL,
             result text NOT NULL)",
+        "CREATE TABLE cutover.maintenance (
+            backend text PRIMARY KEY,
+            since_us bigint NOT NULL,
+            until_us bigint NOT NULL,
+            actor text NOT NULL,
+            reason text NOT NULL)",
     ],
     postgres: &[
         // Which history this is: the cluster and its timeline. Where a managed service withholds either

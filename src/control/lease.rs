@@ -20,6 +20,7 @@ use super::change::{Ask, Cause};
 use super::control::{Control, Inner, Pulse, outdated};
 use super::error::TransitionError;
 use super::plan::Refused;
+use super::recovery::Seen;
 use super::replica::{self, Beat};
 use super::snapshot::Snapshot;
 use super::state::{LINEAGE_WITHHELD, Phase};
@@ -44,7 +45,9 @@ pub enum Held {
     #[error("a replica has not confirmed the epoch yet")]
     Unconfirmed,
     /// History was lost.
-    #[error("recovering after lost history: writes are refused until an operator recovers")]
+    #[error(
+        "recovering after lost history: writes are refused until an operator runs `cutover recover`"
+    )]
     Recovering,
     /// The control state is out of reach.
     #[error("the control state is out of reach: {0}")]
@@ -211,9 +214,16 @@ impl Inner {
         let report_loss =
             lost && !(beat.state.phase == Phase::Recovering && beat.state.epoch >= pulse.seen);
         self.install(snapshot, sent_at + self.options.lease);
+        match (report_loss, pulse.before_loss) {
+            (true, None) => pulse.before_loss = pulse.state.as_ref().map(Seen::of),
+            (true, Some(_)) => {}
+            (false, _) if beat.state.phase == Phase::Recovering => {}
+            (false, _) => pulse.before_loss = None,
+        }
         self.remember(pulse, beat, known.epoch, sent_at);
         if report_loss {
-            self.report_lost_history(pulse.seen).await?;
+            self.report_lost_history(pulse.seen, pulse.before_loss)
+                .await?;
         }
         Ok(())
     }
@@ -240,9 +250,10 @@ impl Inner {
     }
 
     /// P16: says so in the database, where it stops every other replica as well.
-    async fn report_lost_history(&self, seen: Epoch) -> Result<(), Fault> {
+    async fn report_lost_history(&self, seen: Epoch, before: Option<Seen>) -> Result<(), Fault> {
         let ask = Ask::Lost {
             seen,
+            before,
             cause: Cause::new(&self.options.replica_id, "history was lost"),
         };
         match self.make_now(&ask).await {

@@ -4,20 +4,26 @@
 //! Counters go to Prometheus; what `status` shows of the last minute (latencies per backend, their delta,
 //! error rates) is kept in bounded windows.
 
+mod callers;
+mod tallies;
 mod window;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::evidence::Tally;
 use crate::journal::{Claimed, Owed};
 use crate::sql::Fault;
-use crate::stage::Backend;
+use crate::stage::{Backend, Stage};
 use crate::storage::StorageError;
 use crate::telemetry::{
     Comparison, DivergenceKind, ErrorKind, JournalGauges, Metrics, Op, Payment, Shed,
 };
 
+use callers::Callers;
+pub use callers::{CallKind, CallerLatency};
+use tallies::Tallies;
 pub use window::{Summary, Window};
 
 /// Where everybody reports.
@@ -25,8 +31,9 @@ pub use window::{Summary, Window};
 pub struct Observer {
     metrics: std::sync::Arc<Metrics>,
     windows: Mutex<Windows>,
+    callers: Mutex<Callers>,
+    tallies: Mutex<Tallies>,
     comparisons: [AtomicI64; 7],
-    bypassed: AtomicI64,
     /// Calls of storage that failed since the last that did not.
     storage_failures: AtomicI64,
     owed: Mutex<Measured>,
@@ -65,8 +72,9 @@ impl Observer {
         Self {
             metrics,
             windows: Mutex::default(),
+            callers: Mutex::default(),
+            tallies: Mutex::default(),
             comparisons: Default::default(),
-            bypassed: AtomicI64::new(0),
             storage_failures: AtomicI64::new(0),
             owed: Mutex::default(),
         }
@@ -128,6 +136,29 @@ impl Observer {
         if let Some(index) = Comparison::ALL.iter().position(|known| *known == result) {
             self.comparisons[index].fetch_add(1, Ordering::Relaxed);
         }
+        lock(&self.tallies).count(table, op, result);
+    }
+
+    /// Comparisons that are not on record yet; whoever takes them writes them down or gives them back.
+    #[must_use]
+    pub fn take_tallies(&self) -> Vec<Tally> {
+        lock(&self.tallies).take()
+    }
+
+    /// Takes back comparisons that could not be written down.
+    pub fn give_tally_back(&self, tally: &Tally) {
+        lock(&self.tallies).give_back(tally);
+    }
+
+    /// A caller was answered, well, after so long.
+    pub fn answered(&self, kind: CallKind, stage: Stage, took: Duration) {
+        lock(&self.callers).answered(kind, stage, took, Instant::now());
+    }
+
+    /// What callers of one kind waited lately.
+    #[must_use]
+    pub fn caller_latency(&self, kind: CallKind) -> CallerLatency {
+        lock(&self.callers).latency(kind, Instant::now())
     }
 
     /// A difference was confirmed.
@@ -139,8 +170,6 @@ impl Observer {
     pub fn bypassed(&self, table: &str, count: usize) {
         if count > 0 {
             self.metrics.bypassed(table, count as u64);
-            self.bypassed
-                .fetch_add(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
     }
 
@@ -210,12 +239,6 @@ impl Observer {
     #[must_use]
     pub fn storage_answers(&self) -> bool {
         self.storage_failures.load(Ordering::Relaxed) < 5
-    }
-
-    /// Rows written past the proxy since start.
-    #[must_use]
-    pub fn bypass_writes(&self) -> i64 {
-        self.bypassed.load(Ordering::Relaxed)
     }
 
     fn windows(&self) -> std::sync::MutexGuard<'_, Windows> {

@@ -97,6 +97,7 @@ impl Metrics {
             }
         }
         self.owing.journal_full_in.set(f64::INFINITY);
+        self.verify_age(None);
     }
 
     /// The text exposition, as `/metrics` answers it.
@@ -279,6 +280,25 @@ impl Metrics {
             .replicas
             .with_label_values(&[state.as_str()])
             .set(whole(count));
+    }
+
+    /// How long ago the last full and clean verify of storage ended; none when there was none.
+    pub fn verify_age(&self, age: Option<Duration>) {
+        let age = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
+        self.state.verify_age.set(age);
+    }
+
+    /// Whether calls to a backend are expected to fail.
+    pub fn maintenance(&self, backend: Backend, expected: bool) {
+        self.state
+            .maintenance
+            .with_label_values(&[backend.as_str()])
+            .set(i64::from(expected));
+    }
+
+    /// Whether history was lost and nobody has recovered yet.
+    pub fn recovering(&self, recovering: bool) {
+        self.state.recovering.set(i64::from(recovering));
     }
 
     /// Something was refused or left out for want of room.

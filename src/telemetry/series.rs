@@ -56,6 +56,9 @@ pub(super) struct ControlSeries {
     pub(super) flip_pause: Histogram,
     pub(super) clock_skew: GaugeVec,
     pub(super) replicas: IntGaugeVec,
+    pub(super) verify_age: Gauge,
+    pub(super) maintenance: IntGaugeVec,
+    pub(super) recovering: IntGauge,
 }
 
 impl DoorSeries {
@@ -218,6 +221,19 @@ impl ControlSeries {
                 "cutover_replicas",
                 "Replicas, by what is known of them.",
                 &["state"],
+            )?,
+            verify_age: r.float(
+                "cutover_verify_age_seconds",
+                "Since the last full and clean verify of storage; +Inf when there was none.",
+            )?,
+            maintenance: r.gauges(
+                "cutover_maintenance",
+                "1 while calls to a backend are expected to fail.",
+                &["backend"],
+            )?,
+            recovering: r.gauge(
+                "cutover_recovering",
+                "1 after history was lost, until an operator recovers: writes are refused.",
             )?,
         })
     }

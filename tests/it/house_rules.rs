@@ -16,7 +16,7 @@ const LAYERS: [(u8, &[&str]); 10] = [
     (1, &["schema", "hub", "server"]),
     (2, &["compare", "sql"]),
     (3, &["telemetry"]),
-    (4, &["divergence", "journal", "storage"]),
+    (4, &["divergence", "evidence", "journal", "storage"]),
     (5, &["legacy", "control", "observe", "config", "guard"]),
     (
         6,

@@ -20,6 +20,8 @@ mod house;
 mod house_rules;
 mod itself;
 mod plan_client;
+mod readiness;
+mod recoveries;
 mod shadow_never_hurts;
 mod stages;
 mod walk;
