@@ -44,6 +44,7 @@ impl Checker<'_> {
             &["postgres", "postgresql", "sqlite"],
         );
         self.loops(&amqp, &storage);
+        let guard = self.guard(raw.guard, &raw.tables);
         Some(Config {
             db: raw.db,
             legacy: Legacy {
@@ -78,6 +79,7 @@ impl Checker<'_> {
             hot: Hot {
                 compare: raw.compare,
                 readiness: raw.readiness,
+                guard,
                 limits: raw.limits,
                 log: raw.log,
                 pin: raw.flag.pin,

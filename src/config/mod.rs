@@ -11,6 +11,7 @@ mod change_window;
 mod check;
 mod digest;
 mod duration;
+mod guard;
 mod problem;
 mod raw;
 mod readiness;
@@ -27,6 +28,7 @@ pub use address::Address;
 pub use change_window::{ChangeWindow, NoWindow};
 pub use digest::Reload;
 pub use duration::parse as parse_duration;
+pub use guard::{Canary, FailureRate, Guard, Inconsistency, LatencyDelta, Unavailable};
 pub use problem::{ConfigError, Problem};
 pub use readiness::Readiness;
 pub use sections::{
@@ -81,6 +83,8 @@ pub struct Hot {
     pub compare: Compare,
     /// What has to be known before a stage is entered.
     pub readiness: Readiness,
+    /// What storage is watched by.
+    pub guard: Guard,
     /// Limits.
     pub limits: Limits,
     /// Logging.

@@ -10,6 +10,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::duration;
+use super::guard::RawGuard;
 use super::readiness::Readiness;
 use super::sections::{
     Applier, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations, TablePolicy,
@@ -48,6 +49,8 @@ pub(super) struct Raw {
     pub(super) compare: Compare,
     #[serde(default)]
     pub(super) readiness: Readiness,
+    #[serde(default)]
+    pub(super) guard: RawGuard,
     #[serde(default)]
     pub(super) applier: Applier,
     #[serde(default)]
