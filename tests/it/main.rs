@@ -19,6 +19,7 @@ mod frozen;
 mod house;
 mod house_rules;
 mod itself;
+mod live;
 mod plan_client;
 mod shadow_never_hurts;
 mod stages;
