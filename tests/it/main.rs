@@ -21,6 +21,7 @@ mod house_rules;
 mod itself;
 mod live;
 mod plan_client;
+mod rollback;
 mod shadow_never_hurts;
 mod stages;
 mod walk;
