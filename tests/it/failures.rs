@@ -63,7 +63,12 @@ async fn dropped_packets_to_the_broker() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_errs() {
-    gives_the_authority_back("amqp", Fault::Told(json!({"error_rate": 0.1})), "failure_rate").await;
+    gives_the_authority_back(
+        "amqp",
+        Fault::Told(json!({"error_rate": 0.1})),
+        "failure_rate",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,7 +79,12 @@ async fn a_storage_that_loses_replies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_is_slow() {
-    gives_the_authority_back("amqp", Fault::Told(json!({"latency_ms": 400})), "latency_delta").await;
+    gives_the_authority_back(
+        "amqp",
+        Fault::Told(json!({"latency_ms": 400})),
+        "latency_delta",
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,7 +107,11 @@ async fn duplicated_replies_are_no_reason_to_go_back() {
     let told = load.stop().await;
     assert_eq!(world.proxies[0].status().await["stage"], "live");
     assert!(told.failed_reads.is_empty(), "{:?}", told.failed_reads);
-    assert!(told.failed_writes().is_empty(), "{:?}", told.failed_writes());
+    assert!(
+        told.failed_writes().is_empty(),
+        "{:?}",
+        told.failed_writes()
+    );
     assert_holds(&world.legacy, &told.histories).await;
     assert_holds(&world.storage_database, &told.histories).await;
 }
@@ -144,7 +158,11 @@ async fn gives_the_authority_back(transport: &'static str, fault: Fault, trigger
     world.settles("campaigns", SOON).await;
     nothing_is_owed(&world).await;
     let back = "SELECT count(*) FROM cutover.transitions WHERE kind = 'guard'";
-    assert_eq!(world.legacy.number(back).await, 1, "one rollback, and no more");
+    assert_eq!(
+        world.legacy.number(back).await,
+        1,
+        "one rollback, and no more"
+    );
 }
 
 async fn begin(fault: &Fault, world: &mut World) {
