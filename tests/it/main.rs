@@ -16,6 +16,7 @@ mod crashes;
 mod fixture;
 mod flips;
 mod frozen;
+mod guard;
 mod house;
 mod house_rules;
 mod itself;

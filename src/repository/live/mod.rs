@@ -92,7 +92,6 @@ impl Repository {
         intent: &Intent,
         deadline_us: i64,
     ) -> Turn {
-        let started = Instant::now();
         let call = storage::Call {
             query: write_query(&plan.write, &plan.deleted_at),
             attempt: intent.attempt,
@@ -101,8 +100,11 @@ impl Repository {
             traceparent: order.traceparent.clone(),
             fences: Vec::new(),
         };
-        let (result, before) = tokio::join!(self.storage.call(&call), self.rows_before(plan));
-        let time = started.elapsed();
+        let asked = async {
+            let started = Instant::now();
+            (self.storage.call(&call).await, started.elapsed())
+        };
+        let ((result, time), before) = tokio::join!(asked, self.rows_before(plan));
         self.observer.storage(order.op, time, result.as_ref().err());
         let reply = match result {
             Ok(reply) => reply,
@@ -169,8 +171,12 @@ impl Repository {
                 reply: Some(reply.as_json()),
                 epoch,
             };
+            let started = Instant::now();
             match self.legacy.finish(&finish, &images).await {
-                Ok(Applied::Done) => return Turn::Done(Ok(reply), Backend::Storage, time),
+                Ok(Applied::Done) => {
+                    self.observer.paired(order.op, started.elapsed(), time);
+                    return Turn::Done(Ok(reply), Backend::Storage, time);
+                }
                 Ok(Applied::NotOurs) => return Turn::InDoubt,
                 Err(fault) if fault.is_stale_epoch() => {
                     if self.control.refresh().await.is_err() {
