@@ -41,6 +41,7 @@ pub mod walk;
 pub mod admin;
 pub mod front;
 pub mod jobs;
+pub mod sentinel;
 
 // Wiring.
 pub mod app;

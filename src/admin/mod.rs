@@ -11,6 +11,7 @@ mod body;
 mod events;
 mod evidence;
 mod failed;
+mod guard;
 mod health;
 mod look;
 mod maintenance;

@@ -25,7 +25,7 @@ use super::evidence::{BaselineView, FlagFileView, VerifiedView};
 use super::failed::{Answer, ok};
 use super::maintenance::MaintenanceView;
 use super::now::Now;
-use super::readiness::{Asked, Facts, Readiness};
+use super::readiness::{Asked, Facts, Readiness, TriggerFact};
 
 /// How long the database may take over all questions.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,8 +36,6 @@ struct Status {
     now: Now,
     rollback: RollbackSafety,
     readiness: Readiness,
-    /// The triggers; none is built in.
-    guard: [(); 0],
     /// The latest backfill of this replica.
     backfill: Value,
     /// The latest verify of this replica.
@@ -76,7 +74,6 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>) -> Answer {
         now: Now::new(&state, &snapshot, &owed, asked.is_some()),
         rollback: rollback(&snapshot, asked.as_ref()),
         readiness: readiness(&state, &snapshot, asked.as_ref()),
-        guard: [],
         backfill: jobs["backfill"].take(),
         verify: jobs["verify"].take(),
         verified: asked
@@ -170,7 +167,7 @@ pub(super) fn readiness(
             .map(Maintenance::told)
             .collect(),
         tables: state.legacy.schema().tables.keys().cloned().collect(),
-        triggers: vec![],
+        triggers: TriggerFact::all(&state.observer.guard().verdicts()),
         drift: vec![],
     })
 }

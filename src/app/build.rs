@@ -18,6 +18,7 @@ use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::{Parts, Repository, RepositoryOptions};
 use crate::schema::BindLimits;
+use crate::sentinel::{Canary, Sentinel, SentinelOptions};
 use crate::server::{ServerOptions, Tls};
 use crate::shadow::{CompareOptions, Comparer};
 use crate::sql::{Db, PoolOptions, TableSpec};
@@ -47,6 +48,7 @@ pub struct Engine {
     /// What a reload changes.
     pub hot: Arc<ArcSwap<Hot>>,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) sentinel: Arc<Sentinel>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) flag: watch::Sender<FlagFile>,
     pub(super) http_tls: Option<Arc<Tls>>,
@@ -99,14 +101,24 @@ impl Engine {
             owed: Arc::new(Notify::new()),
         };
         let options = repository_options(config, &config.hot);
+        let repository = Repository::new(
+            Parts {
+                legacy: answering,
+                ..parts.clone()
+            },
+            options.clone(),
+        );
+        parts
+            .observer
+            .guard()
+            .set_settings(config.hot.guard.settings());
         Ok(Self {
-            repository: Repository::new(
-                Parts {
-                    legacy: answering,
-                    ..parts.clone()
-                },
-                options.clone(),
+            sentinel: Sentinel::new(
+                parts.clone(),
+                Arc::clone(&repository),
+                sentinel_options(config, &config.hot),
             ),
+            repository,
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
             jobs: Jobs::new(parts.clone()),
@@ -210,6 +222,11 @@ impl Engine {
         self.parts
             .comparer
             .set_options(compare_options(config, hot));
+        self.parts
+            .observer
+            .guard()
+            .set_settings(hot.guard.settings());
+        self.sentinel.set_options(sentinel_options(config, hot));
         self.hot.store(Arc::new(hot.clone()));
     }
 
@@ -333,6 +350,24 @@ fn compare_options(config: &Config, hot: &Hot) -> CompareOptions {
         recheck_delay: hot.compare.recheck_delay,
         recheck_max: RECHECKS_MAX,
         rpc_deadline: config.storage.rpc_deadline,
+    }
+}
+
+/// Storage's broker is where its events are; a proxy that reaches storage by HTTP has its door's, if any.
+fn sentinel_options(config: &Config, hot: &Hot) -> SentinelOptions {
+    let hub = match &config.storage.transport {
+        Transport::Amqp { amqp_url, .. } => Some(amqp_url),
+        Transport::Http { .. } => config.amqp.as_ref().map(|door| &door.url),
+    };
+    let guard = &hot.guard;
+    SentinelOptions {
+        db: config.db.clone(),
+        hub_url: hub.map(|url| url.expose().to_owned()),
+        webhook: guard.webhook.as_ref().map(|url| url.expose().to_owned()),
+        canary: guard.canary.as_ref().map(|canary| Canary {
+            table: canary.table.clone(),
+            every: canary.every,
+        }),
     }
 }
 

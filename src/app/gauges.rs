@@ -126,6 +126,7 @@ fn actor_kind(snapshot: &Snapshot) -> ActorKind {
     match snapshot.actor.as_str() {
         "flag file" => ActorKind::FlagFile,
         "journal" => ActorKind::Proxy,
+        actor if actor.starts_with("guard:") => ActorKind::Guard,
         _ => ActorKind::Operator,
     }
 }

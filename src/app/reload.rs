@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Engine;
 use crate::admin::AdminState;
 use crate::config::{Config, ConfigError};
+use crate::guard;
 use crate::telemetry::LogControl;
 
 /// Reads the configuration again when asked.
@@ -81,6 +82,38 @@ impl Reloader {
         }
     }
 
+    /// What lets more happen before the guard acts is on record.
+    async fn record_weakening(&self, config: &Config) {
+        let found = guard::weakenings(
+            &self.current.hot.guard.settings(),
+            &config.hot.guard.settings(),
+        );
+        if found.is_empty() {
+            return;
+        }
+        let keys: Vec<&str> = found.iter().map(|one| one.key.as_str()).collect();
+        tracing::warn!(?keys, "the reload weakens the guard");
+        let changes = found
+            .iter()
+            .map(|one| json!({"key": one.key, "from": one.from, "to": one.to}));
+        let control = &self.engine.parts.control;
+        let details = json!({
+            "replica": control.options().replica_id,
+            "changes": changes.collect::<Vec<_>>(),
+        });
+        let recorded = control
+            .record_action(
+                "configuration",
+                "weaken_guard",
+                "the configuration was reloaded",
+                details,
+            )
+            .await;
+        if let Err(fault) = recorded {
+            tracing::error!(%fault, "the guard is weaker, and that is not on record");
+        }
+    }
+
     async fn adopt(&mut self, config: Config) {
         let reload = self.current.reloadable_diff(&config);
         if let Err(error) = self.log.set_level(&config.hot.log.level) {
@@ -109,6 +142,7 @@ impl Reloader {
         if let Err(fault) = control.set_pin(config.hot.pin, "configuration").await {
             tracing::error!(%fault, "the pin holds, but is not on record");
         }
+        self.record_weakening(&config).await;
         tracing::info!(applied = ?reload.applied, needs_restart = ?reload.needs_restart, "the configuration was reloaded");
         self.current.hot = config.hot;
     }

@@ -115,6 +115,7 @@ fn page(status: &Value) -> String {
         ),
     );
     on_record(&mut page, status);
+    triggers(&mut page, status);
     weakened(&mut page, status);
     page.text
 }
@@ -164,6 +165,33 @@ fn expected_outages(page: &mut Page, status: &Value) {
         let part = |name: &str| shown(outage.get(name));
         let (of, until, why) = (part("backend"), part("until"), part("reason"));
         page.line("maintenance", &format!("{of} until {until}: {why}"));
+    }
+}
+
+/// A line per trigger that is watched in this stage.
+fn triggers(page: &mut Page, status: &Value) {
+    let all = status
+        .get("guard")
+        .map_or(&[][..], |list| items(list, "guard"));
+    for trigger in all {
+        let state = shown(trigger.get("state"));
+        let mood = match state.as_str() {
+            "off" => continue,
+            "fired" => Mood::Bad,
+            "ok" => Mood::Good,
+            _ => Mood::Strong,
+        };
+        let number = |name: &str| trigger.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+        let line = format!(
+            "{} {}: {:.4} of {:.4} from {} samples, then {}",
+            shown(trigger.get("trigger")),
+            paint(&state, mood),
+            number("value"),
+            number("threshold"),
+            shown(trigger.get("samples")),
+            shown(trigger.get("action")),
+        );
+        page.line("guard", &line);
     }
 }
 
@@ -244,7 +272,16 @@ mod tests {
             "readiness": {"next": "live", "ready": false, "blockers": [{"code": "owed", "message": "3 entries are owed"}]},
             "journal": {"owed": 3},
             "backends": {"legacy": {"up": true}, "storage": {"up": false}},
+            "guard": [
+                {"trigger": "unavailable", "state": "fired", "value": 7, "threshold": 5, "samples": 9, "action": "rollback"},
+                {"trigger": "inconsistency", "state": "off"},
+            ],
         }));
+        assert!(
+            page.contains("unavailable fired: 7.0000 of 5.0000"),
+            "{page}"
+        );
+        assert!(!page.contains("inconsistency"), "{page}");
         assert!(page.contains("owed: 3 entries are owed"), "{page}");
         assert!(page.contains("live (not ready)"), "{page}");
         assert!(page.contains("rearm"), "{page}");

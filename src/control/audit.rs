@@ -26,7 +26,7 @@ pub struct TransitionRecord {
     pub at_us: i64,
     /// Names the attempt, so that a lost answer to COMMIT can be told from a lost COMMIT.
     pub request_id: String,
-    /// Which change: `install`, `move`, `drain`, `give_up`, `rearm`, `stale`, `verified`, `bypass`, `lost`, `recover`.
+    /// Which change: `install`, `move`, `drain`, `give_up`, `freeze`, `rearm`, `stale`, `verified`, `bypass`, `lost`, `recover`.
     pub step: String,
     /// Whose hand: `operator`, `file`, `guard`, `rollback`, `control`.
     pub kind: String,

@@ -10,6 +10,7 @@ use crate::clock::micros;
 use crate::contract::Epoch;
 
 use super::convert::Conversion;
+use super::freeze::{self, FreezeWish};
 use super::options::ControlOptions;
 use super::plan::{Plan, Refused, TransitionRequest, plan};
 use super::recovery::{self, RecoverWish, Seen};
@@ -28,6 +29,8 @@ pub(super) enum Ask {
     },
     /// Back to rest, in the stage before.
     GiveUpDrain { drain: Epoch, cause: Cause },
+    /// Latch, in the stage that it is.
+    Freeze(FreezeWish),
     /// Lift the latch.
     Rearm(Cause),
     /// A backend lacks, or no longer lacks, acknowledged writes.
@@ -124,6 +127,7 @@ impl Ask {
                 let after = steady(current, facts, cause);
                 Ok(change(after, "give_up", "control", cause, Value::Null))
             }
+            Self::Freeze(wish) => freeze::freeze(current, wish, facts),
             Self::Rearm(cause) => rearm(current, cause),
             Self::Judge { verdict, cause } => judge(current, verdict, facts, cause),
             Self::Bypass(cause) => {
@@ -329,7 +333,7 @@ fn at_rest(current: &State) -> Result<(), Refused> {
     }
 }
 
-fn expect(current: &State, expected: Epoch) -> Result<(), Refused> {
+pub(super) fn expect(current: &State, expected: Epoch) -> Result<(), Refused> {
     if current.epoch == expected {
         Ok(())
     } else {
@@ -341,7 +345,7 @@ fn expect(current: &State, expected: Epoch) -> Result<(), Refused> {
 }
 
 /// The next epoch, otherwise as it is: who brought the stage about, and since when, stays.
-fn noted(current: &State) -> State {
+pub(super) fn noted(current: &State) -> State {
     State {
         epoch: current.epoch.next(),
         ..current.clone()

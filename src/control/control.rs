@@ -50,6 +50,8 @@ pub(super) struct Inner {
     pub(super) debts: AtomicU64,
     /// Such a debt was dropped, and legacy is not marked stale yet.
     pub(super) debt_dropped: AtomicBool,
+    /// The triggers of the guard that fired here, as the other replicas are told.
+    pub(super) votes: ArcSwap<String>,
     /// The expected outages, as they were last read.
     pub(super) maintenance: ArcSwap<Vec<Maintenance>>,
     /// How long writers were held up by each transition this replica made, until somebody asks.
@@ -117,6 +119,7 @@ impl Control {
                 confirmed: AtomicI64::new(0),
                 debts: AtomicU64::new(0),
                 debt_dropped: AtomicBool::new(false),
+                votes: ArcSwap::default(),
                 maintenance: ArcSwap::default(),
                 pauses: std::sync::Mutex::default(),
             }),
@@ -186,6 +189,18 @@ impl Control {
     /// See [`Fault`].
     pub async fn replicas(&self) -> Result<Vec<Replica>, Fault> {
         replica::list(&self.inner.db).await
+    }
+
+    /// Tells the other replicas which triggers of the guard fired here: at once, and with every heartbeat.
+    ///
+    /// # Errors
+    /// See [`Fault`]; the next heartbeat tells them.
+    pub async fn vote(&self, votes: String) -> Result<(), Fault> {
+        if *self.inner.votes.load_full() == votes {
+            return Ok(());
+        }
+        self.inner.votes.store(Arc::new(votes));
+        self.refresh().await
     }
 
     /// What is owed, by direction, in the current generation.

@@ -86,7 +86,8 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             epoch bigint NOT NULL,
             seen_us bigint NOT NULL,
             lease_until_us bigint NOT NULL,
-            dirty boolean NOT NULL)",
+            dirty boolean NOT NULL,
+            votes text NOT NULL DEFAULT '')",
         "CREATE TABLE cutover.flag_requests (
             digest text PRIMARY KEY,
             at_us bigint NOT NULL,

@@ -211,6 +211,7 @@ impl Attempt<'_> {
             | Ask::GiveUpDrain { .. }
             | Ask::Judge { .. }
             | Ask::Bypass(_)
+            | Ask::Freeze(_)
             | Ask::Lost { .. } => return Ok(()),
         };
         let (after, cause) = (&change.after, &change.entry.cause);

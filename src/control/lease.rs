@@ -200,8 +200,9 @@ impl Inner {
     async fn beat_once(&self, pulse: &mut Pulse) -> Result<(), Fault> {
         let known = Arc::clone(&self.held.load().snapshot);
         let dirty = self.dirty(&known);
+        let votes = self.votes.load_full();
         let sent_at = boottime();
-        let beat = replica::beat(&self.db, &self.options, known.epoch, dirty).await?;
+        let beat = replica::beat(&self.db, &self.options, known.epoch, dirty, &votes).await?;
         if let Some(fault) = outdated(&beat.state) {
             return Err(fault);
         }

@@ -20,6 +20,7 @@ mod ddl;
 mod debt;
 mod error;
 mod flagfile;
+mod freeze;
 mod gate;
 mod keeper;
 mod lease;
@@ -47,6 +48,7 @@ pub use ddl::{GATE_LOCK, MIGRATIONS, Migration, VERSION, install, install_sql, m
 pub use debt::LegacyDebt;
 pub use error::TransitionError;
 pub use flagfile::{FlagDigest, FlagFile, FlagRequest, Judge, Judged};
+pub use freeze::FreezeWish;
 pub use lease::{Held, LeaseLost};
 pub use maintenance::{MAINTENANCE_MAX, Maintained, Maintenance, MaintenanceWish, UnknownBackend};
 pub use options::ControlOptions;

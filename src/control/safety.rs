@@ -203,6 +203,7 @@ mod tests {
             silent: std::time::Duration::ZERO,
             leased,
             dirty,
+            votes: String::new(),
         };
         let judged = |replicas: &[Replica]| {
             let known = Some((Owed::default(), replicas));

@@ -12,6 +12,7 @@ use super::change::{Ask, Cause, Verdict};
 use super::control::{Control, Inner};
 use super::error::TransitionError;
 use super::flagfile::FlagDigest;
+use super::freeze::FreezeWish;
 use super::gate::{self, Changed};
 use super::plan::{Refused, TransitionRequest};
 use super::recovery::{RecoverWish, Recovered};
@@ -56,6 +57,14 @@ impl Control {
         flag: FlagDigest,
     ) -> Result<Transitioned, TransitionError> {
         self.run_transition(request, Some(flag)).await
+    }
+
+    /// Latches without a move: nothing advances until an operator re-arms.
+    ///
+    /// # Errors
+    /// Why it was not latched.
+    pub async fn freeze(&self, wish: FreezeWish) -> Result<Epoch, TransitionError> {
+        self.change(Ask::Freeze(wish)).await
     }
 
     /// Lifts the latch.

@@ -45,9 +45,10 @@ impl GuardHandle {
         }
     }
 
-    /// Counts what has just ended.
-    pub fn record(&self, sample: Sample) {
+    /// Counts what has just ended. A probe is a sample like any other, but no reason to send fewer of them.
+    pub fn record(&self, sample: Sample, probe: bool) {
         match sample {
+            _ if probe => 0,
             Sample::Call { .. } => self.calls.fetch_add(1, Ordering::Relaxed),
             Sample::Pair { .. } => self.pairs.fetch_add(1, Ordering::Relaxed),
             Sample::Compared | Sample::Diverged => 0,

@@ -1,5 +1,5 @@
-//! What happened, told once: the repository, the comparer and the applier report here, and metrics and
-//! status read here.
+//! What happened, told once: the repository, the comparer and the applier report here; metrics and status
+//! read here, and the guard hears of it.
 //!
 //! Counters go to Prometheus; what `status` shows of the last minute (latencies per backend, their delta,
 //! error rates) is kept in bounded windows.
@@ -8,11 +8,12 @@ mod callers;
 mod tallies;
 mod window;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::evidence::Tally;
+use crate::guard::{GuardHandle, Sample};
 use crate::journal::{Claimed, Owed};
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
@@ -29,7 +30,7 @@ pub use window::{Summary, Window};
 /// Where everybody reports.
 #[derive(Debug)]
 pub struct Observer {
-    metrics: std::sync::Arc<Metrics>,
+    metrics: Arc<Metrics>,
     windows: Mutex<Windows>,
     callers: Mutex<Callers>,
     tallies: Mutex<Tallies>,
@@ -37,6 +38,7 @@ pub struct Observer {
     /// Calls of storage that failed since the last that did not.
     storage_failures: AtomicI64,
     owed: Mutex<Measured>,
+    guard: Arc<GuardHandle>,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +70,7 @@ pub struct Recent {
 impl Observer {
     /// Reports to these metrics.
     #[must_use]
-    pub fn new(metrics: std::sync::Arc<Metrics>) -> Self {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
             windows: Mutex::default(),
@@ -77,7 +79,14 @@ impl Observer {
             comparisons: Default::default(),
             storage_failures: AtomicI64::new(0),
             owed: Mutex::default(),
+            guard: Arc::default(),
         }
+    }
+
+    /// The guard, which hears of everything that happens to storage.
+    #[must_use]
+    pub fn guard(&self) -> &Arc<GuardHandle> {
+        &self.guard
     }
 
     /// The metrics, for those who report to them directly.
@@ -111,6 +120,8 @@ impl Observer {
         }
         let failed = kind.is_some_and(|kind| kind != ErrorKind::Rejected);
         self.windows().storage.record(took, failed, Instant::now());
+        self.guard
+            .record(Sample::Call { took, failed }, op == Op::Probe);
         if failed {
             self.storage_failures.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -121,6 +132,8 @@ impl Observer {
     /// Both backends ran the same call.
     pub fn paired(&self, op: Op, legacy: Duration, storage: Duration) {
         self.metrics.paired(op, legacy, storage);
+        self.guard
+            .record(Sample::Pair { legacy, storage }, op == Op::Probe);
         let delta = storage.as_secs_f64() - legacy.as_secs_f64();
         self.windows()
             .delta
@@ -133,6 +146,13 @@ impl Observer {
             self.metrics.shed(Shed::ShadowRead);
         }
         self.metrics.compared(table, op, result);
+        match result {
+            Comparison::Match
+            | Comparison::Transient
+            | Comparison::Confirmed
+            | Comparison::Ignored => self.guard.record(Sample::Compared, false),
+            Comparison::OneSidedError | Comparison::Unsampled | Comparison::Shed => {}
+        }
         if let Some(index) = Comparison::ALL.iter().position(|known| *known == result) {
             self.comparisons[index].fetch_add(1, Ordering::Relaxed);
         }
@@ -161,9 +181,12 @@ impl Observer {
         lock(&self.callers).latency(kind, Instant::now())
     }
 
-    /// A difference was confirmed.
-    pub fn diverged(&self, table: &str, kind: DivergenceKind) {
+    /// A difference was confirmed; one that an operator has explained is no news to the guard.
+    pub fn diverged(&self, table: &str, kind: DivergenceKind, explained: bool) {
         self.metrics.diverged(table, kind);
+        if !explained {
+            self.guard.record(Sample::Diverged, false);
+        }
     }
 
     /// Entries were found that writers past the proxy appended.

@@ -223,9 +223,12 @@ impl Comparer {
 
     /// Writes a confirmed divergence down: counted, logged, listed.
     pub async fn confirmed(&self, table: &Table, finding: Finding) {
-        self.observer.diverged(&finding.table, finding.kind);
+        let recorded = crate::divergence::record(self.legacy.db(), table, &finding).await;
+        let explained = *recorded.as_ref().unwrap_or(&false);
+        self.observer
+            .diverged(&finding.table, finding.kind, explained);
         tracing::error!(table = finding.table, kind = finding.kind.as_str(), fields = ?finding.fields, "confirmed divergence");
-        if let Err(fault) = crate::divergence::record(self.legacy.db(), table, &finding).await {
+        if let Err(fault) = recorded {
             tracing::warn!(%fault, "a divergence could not be written down");
         }
     }

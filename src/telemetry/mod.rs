@@ -15,5 +15,5 @@ pub use labels::{
     ReplicaState, Shed, Trigger,
 };
 pub use log::{LogControl, LogError, LogFormat, init};
-pub use metrics::{JournalGauges, Metrics};
+pub use metrics::{JournalGauges, Metrics, TriggerGauges};
 pub use trace::TraceParent;

@@ -61,6 +61,16 @@ pub(super) struct ControlSeries {
     pub(super) recovering: IntGauge,
 }
 
+/// What the guard sees and did.
+#[derive(Debug)]
+pub(super) struct GuardSeries {
+    pub(super) value: GaugeVec,
+    pub(super) threshold: GaugeVec,
+    pub(super) samples: IntGaugeVec,
+    pub(super) blind: IntGaugeVec,
+    pub(super) rollbacks: IntCounterVec,
+}
+
 impl DoorSeries {
     pub(super) fn register(r: &Register<'_>) -> Result<Self> {
         Ok(Self {
@@ -234,6 +244,38 @@ impl ControlSeries {
             recovering: r.gauge(
                 "cutover_recovering",
                 "1 after history was lost, until an operator recovers: writes are refused.",
+            )?,
+        })
+    }
+}
+
+impl GuardSeries {
+    pub(super) fn register(r: &Register<'_>) -> Result<Self> {
+        Ok(Self {
+            value: r.floats(
+                "cutover_trigger_value",
+                "What a trigger measures: a share, a count, seconds, or calls in a row.",
+                &["trigger"],
+            )?,
+            threshold: r.floats(
+                "cutover_trigger_threshold",
+                "What it fires at, in the same unit.",
+                &["trigger"],
+            )?,
+            samples: r.gauges(
+                "cutover_trigger_samples",
+                "What the value rests on.",
+                &["trigger"],
+            )?,
+            blind: r.gauges(
+                "cutover_trigger_blind",
+                "1 while a trigger that is watched has too few samples to decide.",
+                &["trigger"],
+            )?,
+            rollbacks: r.counters(
+                "cutover_rollbacks_total",
+                "Rollbacks that a trigger on this replica made.",
+                &["trigger"],
             )?,
         })
     }

@@ -17,6 +17,7 @@ mod failures;
 mod fixture;
 mod flips;
 mod frozen;
+mod guard;
 mod house;
 mod house_rules;
 mod itself;

@@ -2,13 +2,28 @@
 
 use std::time::Duration;
 
-use super::{Asked, Blockers, Facts};
+use super::{Asked, Blockers, Facts, TriggerFact};
 use crate::clock::micros;
 use crate::evidence::Tally;
+use crate::guard::{Standing, Verdict};
 use crate::stage::Stage;
 
 /// Fewer calls than this say nothing about how long callers wait now.
 const PRESENT_SAMPLES_MIN: usize = 20;
+
+impl TriggerFact {
+    /// Of those that are watched in this stage.
+    pub(in crate::admin) fn all(verdicts: &[Verdict]) -> Vec<Self> {
+        let watched = |verdict: &&Verdict| verdict.standing != Standing::Off;
+        let fact = |verdict: &Verdict| Self {
+            trigger: verdict.trigger.to_string(),
+            blind: verdict.standing == Standing::Blind,
+            value: verdict.value,
+            threshold: verdict.threshold,
+        };
+        verdicts.iter().filter(watched).map(fact).collect()
+    }
+}
 
 impl Blockers {
     /// Outside the hours in which stages may be advanced.

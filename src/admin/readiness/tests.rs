@@ -32,6 +32,7 @@ fn replica(id: &str) -> Replica {
         silent: Duration::ZERO,
         leased: true,
         dirty: false,
+        votes: String::new(),
     }
 }
 

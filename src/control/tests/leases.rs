@@ -8,6 +8,7 @@ on_both!(
     a_replica_that_acknowledges_is_not_waited_for,
     a_lease_that_ran_out_is_renewed_before_a_read,
     a_pin_overrides_the_stage_and_is_on_record,
+    a_vote_reaches_the_others_at_once_and_ends_with_the_next,
 );
 
 fn leased(lease_ms: u64) -> ControlOptions {
@@ -183,4 +184,23 @@ async fn reads_do_not_queue_up_behind_a_database_that_swallows_questions() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     bench.gone().await;
+}
+
+async fn a_vote_reaches_the_others_at_once_and_ends_with_the_next(bench: &Bench) {
+    let (one, two) = (bench.replica().await, bench.replica().await);
+    let votes = async || {
+        let replicas = two.replicas().await.unwrap();
+        let own = &one.options().replica_id;
+        let row = replicas.iter().find(|replica| replica.id == *own);
+        row.map(|replica| replica.votes.clone())
+    };
+    assert_eq!(votes().await.as_deref(), Some(""));
+    one.vote("unavailable,failure_rate".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(votes().await.as_deref(), Some("unavailable,failure_rate"));
+    one.refresh().await.unwrap();
+    assert_eq!(votes().await.as_deref(), Some("unavailable,failure_rate"));
+    one.vote(String::new()).await.unwrap();
+    assert_eq!(votes().await.as_deref(), Some(""));
 }

@@ -8,6 +8,7 @@ use crate::stage::Stage;
 on_both!(
     the_ladder_is_climbed_and_every_step_is_on_record,
     racing_transitions_share_one_sequence_of_epochs,
+    of_two_replicas_that_freeze_at_once_one_does_and_it_is_on_record,
     a_rollback_turns_intents_into_copies_that_keep_their_deadline,
     ramping_down_owes_legacy_and_leaves_the_outcome_unknown,
     falling_off_voids_the_journal_and_storage_is_stale,
@@ -338,4 +339,37 @@ async fn the_database_refuses_bypass_from_the_start_where_configured(bench: &Ben
     control.transition(to(Stage::DualWrite)).await.unwrap();
     assert!(control.snapshot().bypass_refused);
     assert_eq!(control.history(10).await.unwrap()[1].step, "bypass");
+}
+
+async fn of_two_replicas_that_freeze_at_once_one_does_and_it_is_on_record(bench: &Bench) {
+    let (one, two) = (bench.replica().await, bench.replica().await);
+    one.transition(to(Stage::DualWrite)).await.unwrap();
+    two.refresh().await.unwrap();
+    let wish = FreezeWish {
+        expected_epoch: Epoch(2),
+        actor: "guard:failure_rate".to_owned(),
+        reason: "half of the calls failed".to_owned(),
+        evidence: json!({"value": 0.5}),
+    };
+    let (first, second) = tokio::join!(one.freeze(wish.clone()), two.freeze(wish));
+    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+    one.refresh().await.unwrap();
+    let snapshot = one.snapshot();
+    assert_eq!(
+        (snapshot.epoch, snapshot.stage, snapshot.latched),
+        (Epoch(3), Stage::DualWrite, true)
+    );
+    let record = &one.history(1).await.unwrap()[0];
+    assert_eq!(
+        (record.step.as_str(), record.kind.as_str()),
+        ("freeze", "guard")
+    );
+    assert_eq!(record.evidence, r#"{"value":0.5}"#);
+    let refused = one.transition(to(Stage::Shadow)).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        TransitionError::Refused(Refused::Latched)
+    ));
+    one.rearm("ada", "mended").await.unwrap();
+    one.transition(to(Stage::Shadow)).await.unwrap();
 }
