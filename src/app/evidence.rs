@@ -11,6 +11,7 @@ use crate::config::Hot;
 use crate::contract::Epoch;
 use crate::control::{self, Control};
 use crate::evidence::{self, Baseline};
+use crate::legacy::Legacy;
 use crate::observe::{CallKind, Observer};
 use crate::sql::Fault;
 use crate::stage::Stage;
@@ -21,6 +22,7 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Who saw it, and who is told.
 pub(super) struct Witness {
     control: Arc<Control>,
+    legacy: Arc<Legacy>,
     observer: Arc<Observer>,
     hot: Arc<ArcSwap<Hot>>,
 }
@@ -29,6 +31,7 @@ impl Engine {
     pub(super) fn witness(&self) -> Witness {
         Witness {
             control: Arc::clone(&self.parts.control),
+            legacy: Arc::clone(&self.parts.legacy),
             observer: Arc::clone(&self.parts.observer),
             hot: Arc::clone(&self.hot),
         }
@@ -76,7 +79,7 @@ impl Witness {
                 p95_us: (alone.p95_ms * 1000.0) as i64,
                 at_us: 0,
             };
-            evidence::record_baseline(self.control.db(), &baseline).await?;
+            evidence::record_baseline(self.legacy.db(), &baseline).await?;
         }
         Ok(())
     }
@@ -86,7 +89,7 @@ impl Witness {
         if tallies.is_empty() {
             return Ok(());
         }
-        let db = self.control.db();
+        let db = self.legacy.db();
         let entered = control::entered(db, Stage::Shadow).await;
         let since = entered.as_ref().map_or(Epoch(0), |entered| {
             entered.map_or(Epoch(0), |one| one.epoch)

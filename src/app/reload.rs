@@ -98,6 +98,22 @@ impl Reloader {
         }
     }
 
+    /// Whoever changes what an advance is held to leaves a record, stricter or not.
+    async fn record_thresholds(&self, config: &Config) {
+        let (before, after) = (&self.current.hot.readiness, &config.hot.readiness);
+        if before == after {
+            return;
+        }
+        let control = &self.engine.parts.control;
+        let replica = &control.options().replica_id;
+        let details = json!({"replica": replica, "before": before, "after": after});
+        let reason = "[readiness] was configured anew";
+        let recorded = control.record_action("configuration", "readiness", reason, details);
+        if let Err(fault) = recorded.await {
+            tracing::error!(%fault, "a change of [readiness] could not be recorded among the actions");
+        }
+    }
+
     async fn adopt(&mut self, config: Config) {
         let reload = self.current.reloadable_diff(&config);
         if let Err(error) = self.log.set_level(&config.hot.log.level) {
@@ -113,6 +129,7 @@ impl Reloader {
                 tracing::error!(%error, "a certificate was not reloaded");
             }
         }
+        self.record_thresholds(&config).await;
         self.engine.adopt(&self.current, &config.hot);
         self.plane
             .tokens

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::contract::Epoch;
@@ -26,6 +27,9 @@ use crate::stage::Stage;
 
 /// How often the file is read.
 const POLL: Duration = Duration::from_millis(500);
+/// How long a content is tried before "not ready" is its answer: a replica that has just started has not met
+/// storage and its peers yet.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 /// No flag file is longer, in bytes.
 const LENGTH_MAX: u64 = 64 * 1024;
 
@@ -167,15 +171,16 @@ impl FlagDigest {
 impl Control {
     /// Gives a content of the flag file its one chance; an advance only where `judge` finds the stage ready.
     /// What it asked for, if it was refused, is in the log of flag requests and in what this returns; it is
-    /// never tried again.
-    pub async fn apply_flag_file(&self, content: &str, judge: &Judge) -> FlagFile {
+    /// never tried again. Unless `last_call`, a stage that is not ready yet is no refusal.
+    pub async fn apply_flag_file(&self, content: &str, judge: &Judge, last_call: bool) -> FlagFile {
         let request = match FlagRequest::parse(content) {
             Ok(request) => request,
             Err(why) => return FlagFile::Bad(why),
         };
         let asked = request.stage;
         let digest = FlagDigest::of(content);
-        match self.consume_flag(&digest, request, judge).await {
+        let consumed = self.consume_flag(&digest, request, judge, last_call);
+        match consumed.await {
             Ok(result) => FlagFile::Consumed { asked, result },
             Err(fault) => {
                 tracing::warn!(%fault, stage = %asked, "the flag file could not be applied yet");
@@ -189,12 +194,13 @@ impl Control {
         digest: &FlagDigest,
         request: FlagRequest,
         judge: &Judge,
+        last_call: bool,
     ) -> Result<String, Fault> {
         let db = self.db();
         if let Some(result) = digest.consumed(db).await? {
             return Ok(result);
         }
-        let refused = match self.try_flag(digest, request, judge).await? {
+        let refused = match self.try_flag(digest, request, judge, last_call).await? {
             None => None,
             Some(why) => {
                 tracing::warn!(%why, "the flag file asked for what may not be");
@@ -214,6 +220,7 @@ impl Control {
         digest: &FlagDigest,
         request: FlagRequest,
         judge: &Judge,
+        last_call: bool,
     ) -> Result<Option<String>, Fault> {
         let mut wish = TransitionRequest {
             to: request.stage,
@@ -235,7 +242,11 @@ impl Control {
             let judged = judge().await.ok_or_else(unknown)?;
             if !judged.blockers.is_empty() {
                 let codes: Vec<&str> = judged.blockers.iter().map(|one| one.code).collect();
-                return Ok(Some(format!("refused: not ready: {}", codes.join(", "))));
+                let why = format!("not ready: {}", codes.join(", "));
+                return match last_call {
+                    true => Ok(Some(format!("refused: {why}"))),
+                    false => Err(Fault::Unavailable(why)),
+                };
             }
             wish.expected_epoch = Some(judged.epoch);
             wish.evidence = judged.evidence;
@@ -258,6 +269,7 @@ impl Control {
         shutdown: CancellationToken,
     ) {
         let mut last = None;
+        let mut since = (None, Instant::now());
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -269,8 +281,12 @@ impl Control {
             if last.as_ref() == Some(&content) {
                 continue;
             }
+            if since.0.as_ref() != Some(&content) {
+                since = (Some(content.clone()), Instant::now());
+            }
+            let last_call = since.1.elapsed() >= READY_WITHIN;
             let outcome = match &content {
-                Ok(Some(text)) => self.apply_flag_file(text, &judge).await,
+                Ok(Some(text)) => self.apply_flag_file(text, &judge, last_call).await,
                 Ok(None) => FlagFile::Absent,
                 Err(why) => FlagFile::Bad(why.clone()),
             };

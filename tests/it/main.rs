@@ -13,6 +13,7 @@ mod bad_input;
 mod capture;
 mod control;
 mod crashes;
+mod failures;
 mod fixture;
 mod flips;
 mod frozen;

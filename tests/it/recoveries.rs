@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::campaigns::{insert, rename, select};
 use crate::fixture::{World, WorldOptions, eventually};
@@ -102,6 +102,35 @@ async fn after_a_restore_in_shadow_legacy_is_believed_and_storage_is_filled_anew
     assert_eq!(world.legacy.number(recorded).await, 1);
     let (status, said) = proxy.operate(&["history", "--verify"]).await;
     assert!(status.success(), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_debt_that_came_back_with_the_backup_does_not_overwrite_what_storage_has() {
+    let world = World::build(WorldOptions::default()).await;
+    world.advance_to("dual_write").await;
+    world.proxies[0].query(insert("one", "Spring")).await.ok();
+    world.settles("campaigns", SOON).await;
+    is_verified(&world).await;
+    world.storage.fault(&json!({"refuse": true})).await;
+    world.proxies[0].query(rename("one", "Summer")).await.ok();
+    back_up(&world).await;
+    let owed = "SELECT count(*) FROM backup.cutover_journal";
+    assert_eq!(world.legacy.number(owed).await, 1);
+    world.storage.heal().await;
+    world.settles("campaigns", SOON).await;
+    world.advance_to("shadow").await;
+    let proxy = &world.proxies[0];
+    proxy.query(rename("one", "Autumn")).await.ok();
+    world.settles("campaigns", SOON).await;
+    restore(&world).await;
+    notices(&world).await;
+    let recover = ["recover", "--after", "restore", "--authority", "storage"];
+    let (status, said) = proxy.operate(&recover).await;
+    assert!(status.success(), "{said}");
+    // The debt is a copy towards legacy now, and is paid with the row that storage has kept.
+    world.settles("campaigns", SOON).await;
+    let name = "SELECT name FROM campaigns";
+    assert_eq!(world.legacy.texts(name).await, ["Autumn"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -231,8 +231,8 @@ async fn a_content_of_the_flag_file_is_applied_once_across_replicas(bench: &Benc
     let ready = judge(&one, vec![]);
     let content = "stage = \"dual_write\"\nreason = \"monday\"\n";
     let (left, right) = tokio::join!(
-        one.apply_flag_file(content, &ready),
-        two.apply_flag_file(content, &ready)
+        one.apply_flag_file(content, &ready, true),
+        two.apply_flag_file(content, &ready, true)
     );
     let moved = FlagFile::Consumed {
         asked: Stage::DualWrite,
@@ -242,16 +242,20 @@ async fn a_content_of_the_flag_file_is_applied_once_across_replicas(bench: &Benc
     for seen in [left, right] {
         assert!([&moved, &FlagFile::Waiting(Stage::DualWrite)].contains(&&seen));
     }
-    assert_eq!(two.apply_flag_file(content, &ready).await, moved);
+    assert_eq!(two.apply_flag_file(content, &ready, true).await, moved);
     assert_eq!(one.history(10).await.unwrap().len(), 2);
     one.transition(to(Stage::Off)).await.unwrap();
     // The old content comes back, after a restart, and does nothing but disagree.
-    let again = bench.replica().await.apply_flag_file(content, &ready).await;
+    let again = bench
+        .replica()
+        .await
+        .apply_flag_file(content, &ready, true)
+        .await;
     assert!(again.disagrees(one.snapshot().stage));
     assert_eq!(one.history(10).await.unwrap().len(), 3);
     // What was refused had its chance, too.
     let too_far = "stage = \"live\"\nreason = \"now\"\n";
-    let FlagFile::Consumed { result, .. } = one.apply_flag_file(too_far, &ready).await else {
+    let FlagFile::Consumed { result, .. } = one.apply_flag_file(too_far, &ready, true).await else {
         panic!("not consumed");
     };
     assert!(result.starts_with("refused: "), "{result}");
@@ -262,7 +266,7 @@ async fn the_flag_file_is_held_to_the_readiness_list_and_has_no_second_chance(be
     let content = "stage = \"dual_write\"\nreason = \"monday\"\n";
     let unknown: Judge = Arc::new(|| Box::pin(async { None }));
     assert_eq!(
-        control.apply_flag_file(content, &unknown).await,
+        control.apply_flag_file(content, &unknown, true).await,
         FlagFile::Waiting(Stage::DualWrite)
     );
     let blocked = Blocker {
@@ -270,18 +274,29 @@ async fn the_flag_file_is_held_to_the_readiness_list_and_has_no_second_chance(be
         message: "it is down".to_owned(),
     };
     let not_ready = judge(&control, vec![blocked]);
+    // A replica that has just started is given a moment.
+    assert_eq!(
+        control.apply_flag_file(content, &not_ready, false).await,
+        FlagFile::Waiting(Stage::DualWrite)
+    );
     let refused = FlagFile::Consumed {
         asked: Stage::DualWrite,
         result: "refused: not ready: storage_down".to_owned(),
     };
-    assert_eq!(control.apply_flag_file(content, &not_ready).await, refused);
+    assert_eq!(
+        control.apply_flag_file(content, &not_ready, true).await,
+        refused
+    );
     let ready = judge(&control, vec![]);
-    assert_eq!(control.apply_flag_file(content, &ready).await, refused);
+    assert_eq!(
+        control.apply_flag_file(content, &ready, true).await,
+        refused
+    );
     assert_eq!(control.snapshot().stage, Stage::Off);
     // The way back needs no readiness.
     control.transition(to(Stage::DualWrite)).await.unwrap();
     let back = "stage = \"off\"\nreason = \"enough\"\n";
-    control.apply_flag_file(back, &not_ready).await;
+    control.apply_flag_file(back, &not_ready, true).await;
     assert_eq!(control.snapshot().stage, Stage::Off);
 }
 
@@ -332,7 +347,7 @@ async fn of_two_replicas_that_freeze_at_once_one_does_and_it_is_on_record(bench:
     two.refresh().await.unwrap();
     let wish = FreezeWish {
         expected_epoch: Epoch(2),
-        actor: "guard:failure_rate".to_owned(),
+        actor: "failure_rate".to_owned(),
         reason: "half of the calls failed".to_owned(),
         evidence: json!({"value": 0.5}),
     };
