@@ -27,7 +27,7 @@ use crate::server;
 use crate::telemetry::LogControl;
 
 pub use build::Engine;
-pub use offline::{control_schema, rollback_in_database};
+pub use offline::{control_schema, rollback_in_database, storage_schema};
 pub use storage_service::run_storage_service;
 
 /// Why the proxy does not run.

@@ -57,6 +57,18 @@ pub async fn rollback_in_database(
     }
 }
 
+/// The DDL that makes storage's tables out of legacy's, for a DBA to read or to run.
+///
+/// # Errors
+/// When the legacy database cannot be reached or lacks a configured table.
+pub async fn storage_schema(config: &Config) -> Result<String, AppError> {
+    let db = Db::open(config.legacy.url.expose(), &pool_options(config))?;
+    let schema = introspect(&db, &table_specs(config))
+        .await
+        .map_err(crate::legacy::OpenError::from)?;
+    Ok(crate::sql::blueprint(&db, &schema).await?.to_string())
+}
+
 /// The DDL of the control schema and of the capture triggers, for a DBA to read or to run.
 ///
 /// # Errors
