@@ -34,7 +34,7 @@ struct Status {
     readiness: Readiness,
     /// The triggers; none is built in.
     guard: [(); 0],
-    /// The latest backfill of this replica.
+    /// The latest backfill, whichever replica works on it.
     backfill: Value,
     /// The latest verify of this replica.
     verify: Value,
@@ -58,7 +58,7 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>) -> Answer {
     let owed = asked
         .as_ref()
         .map_or_else(|| state.observer.last_owed().0, |asked| asked.owed);
-    let mut jobs = state.jobs.current();
+    let mut jobs = state.jobs.current().await;
     let status = Status {
         now: Now::new(&state, &snapshot, &owed, asked.is_some()),
         rollback: rollback(&snapshot, asked.as_ref()),

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::AppError;
 use crate::admin::{self, AdminState, StorageView};
 use crate::applier::{Applier, ApplierOptions};
+use crate::backfill::{self, Throttle};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
 use crate::control::{self, Control, ControlOptions, FlagFile};
 use crate::front::Doorway;
@@ -91,7 +92,7 @@ impl Engine {
             repository: Repository::new(parts.clone(), options.clone()),
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
-            jobs: Jobs::new(parts.clone()),
+            jobs: Jobs::new(parts.clone(), throttle(&config.hot)),
             metrics,
             flag: watch::Sender::new(FlagFile::Absent),
             http_tls: tls(config.http.tls.as_ref())?,
@@ -182,6 +183,7 @@ impl Engine {
         self.parts
             .comparer
             .set_options(compare_options(config, hot));
+        self.jobs.set_throttle(throttle(hot));
         self.hot.store(Arc::new(hot.clone()));
     }
 
@@ -207,6 +209,7 @@ pub(super) async fn install(db: &Db) -> Result<(), AppError> {
     control::install(db).await?;
     journal::install(db).await?;
     divergence::install(db).await?;
+    backfill::install(db).await?;
     Ok(())
 }
 
@@ -303,6 +306,15 @@ fn compare_options(config: &Config, hot: &Hot) -> CompareOptions {
         recheck_delay: hot.compare.recheck_delay,
         recheck_max: RECHECKS_MAX,
         rpc_deadline: config.storage.rpc_deadline,
+    }
+}
+
+fn throttle(hot: &Hot) -> Throttle {
+    Throttle {
+        rate: hot.backfill.rate,
+        window: i64::from(hot.backfill.window),
+        lag_max: hot.backfill.lag_max,
+        ..Throttle::default()
     }
 }
 

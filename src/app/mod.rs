@@ -97,6 +97,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     let (beating, stop) = (Arc::clone(&engine.parts.control), control.clone());
     heart.spawn(async move { beating.run(stop).await });
     background.spawn(engine.applier.clone().run(backs.clone()));
+    background.spawn(Arc::clone(&engine.jobs).keep_filling());
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
     background.spawn(gauges::follow_schema(
         Arc::clone(&engine.parts.legacy),

@@ -76,6 +76,7 @@ impl Checker<'_> {
             tables: raw.tables,
             hot: Hot {
                 compare: raw.compare,
+                backfill: raw.backfill,
                 limits: raw.limits,
                 log: raw.log,
                 pin: raw.flag.pin,
@@ -174,6 +175,7 @@ impl Checker<'_> {
             ("amqp.prefetch", u64::from(raw.amqp.prefetch)),
             ("journal.max_entries", raw.journal.max_entries),
             ("journal.max_bytes", raw.journal.max_bytes),
+            ("backfill.window", u64::from(raw.backfill.window)),
             ("compare.background_max", raw.compare.background_max as u64),
             ("applier.batch", u64::from(raw.applier.batch)),
             ("applier.concurrency", u64::from(raw.applier.concurrency)),

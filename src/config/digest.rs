@@ -39,8 +39,9 @@ const READ_AT_START: [&str; 5] = [
 ];
 
 /// Keys, or sections, that are read anew for every use.
-const HOT: [&str; 6] = [
+const HOT: [&str; 7] = [
     "compare",
+    "backfill",
     "limits",
     "log",
     "flag.pin",

@@ -25,8 +25,8 @@ pub use address::Address;
 pub use digest::Reload;
 pub use problem::{ConfigError, Problem};
 pub use sections::{
-    Admin, AmqpDoor, Applier, Bypass, Compare, Control, Flag, Flip, Http, Journal, Legacy, Limits,
-    Log, Operations, Storage, TablePolicy, TlsFiles, Transport, WithoutLease,
+    Admin, AmqpDoor, Applier, Backfill, Bypass, Compare, Control, Flag, Flip, Http, Journal,
+    Legacy, Limits, Log, Operations, Storage, TablePolicy, TlsFiles, Transport, WithoutLease,
 };
 pub use token::{Access, AdminToken, DoorToken, Role, TokenHash};
 
@@ -74,6 +74,8 @@ pub struct Config {
 pub struct Hot {
     /// Comparing.
     pub compare: Compare,
+    /// Filling storage.
+    pub backfill: Backfill,
     /// Limits.
     pub limits: Limits,
     /// Logging.

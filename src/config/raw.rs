@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::duration;
 use super::sections::{
-    Applier, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations, TablePolicy,
-    TlsFiles,
+    Applier, Backfill, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations,
+    TablePolicy, TlsFiles,
 };
 use super::token::{Access, Role};
 use crate::stage::Stage;
@@ -45,6 +45,8 @@ pub(super) struct Raw {
     pub(super) journal: Journal,
     #[serde(default)]
     pub(super) compare: Compare,
+    #[serde(default)]
+    pub(super) backfill: Backfill,
     #[serde(default)]
     pub(super) applier: Applier,
     #[serde(default)]
