@@ -58,9 +58,12 @@ async fn storage(args: StorageArgs) -> Result<(), Failure> {
 
 async fn schema(args: SchemaArgs) -> Result<(), Failure> {
     let config = Config::load(args.config.as_deref()).map_err(bad_config)?;
-    let sql = app::control_schema(&config)
-        .await
-        .map_err(|error| refused(&error))?;
+    let sql = if args.control {
+        app::control_schema(&config).await
+    } else {
+        app::storage_schema(&config).await
+    }
+    .map_err(|error| refused(&error))?;
     print!("{sql}");
     Ok(())
 }

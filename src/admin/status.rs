@@ -12,11 +12,12 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::backfill::{self, RunState};
 use crate::clock::unix_us;
 use crate::contract::Epoch;
 use crate::control::{self, Maintenance, Replica, RollbackSafety, Snapshot, rollback_safety};
 use crate::observe::CallKind;
-use crate::sql::Fault;
+use crate::sql::{Db, Fault};
 use crate::stage::{Backend, Stage};
 use crate::{divergence, evidence, journal};
 
@@ -36,7 +37,7 @@ struct Status {
     now: Now,
     rollback: RollbackSafety,
     readiness: Readiness,
-    /// The latest backfill of this replica.
+    /// The latest backfill, whichever replica works on it.
     backfill: Value,
     /// The latest verify of this replica.
     verify: Value,
@@ -69,7 +70,7 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>) -> Answer {
     let owed = asked
         .as_ref()
         .map_or_else(|| state.observer.last_owed().0, |asked| asked.owed);
-    let mut jobs = state.jobs.current();
+    let mut jobs = state.jobs.current().await;
     let status = Status {
         now: Now::new(&state, &snapshot, &owed, asked.is_some()),
         rollback: rollback(&snapshot, asked.as_ref()),
@@ -133,6 +134,7 @@ async fn ask_all(state: &AdminState) -> Result<Asked, Fault> {
         shadow,
         bypassed: evidence::bypassed(db).await?,
         baselines: evidence::baselines(db).await?,
+        backfill_under_way: backfill_under_way(db).await?,
         sequences: match in_shadow {
             true => state.legacy.sequences_behind().await?,
             false => vec![],
@@ -159,7 +161,7 @@ pub(super) fn readiness(
         settings: &state.readiness.load(),
         now_us: unix_us(),
         callers: CallKind::ALL.map(|kind| (kind, state.observer.caller_latency(kind))),
-        backfill_under_way: backfill_under_way(state),
+        backfill_under_way: asked.is_some_and(|asked| asked.backfill_under_way),
         maintenance: state
             .control
             .maintenance()
@@ -172,13 +174,13 @@ pub(super) fn readiness(
     })
 }
 
-/// Whether a backfill runs, or rests to be resumed.
-fn backfill_under_way(state: &AdminState) -> bool {
-    let jobs = state.jobs.current();
-    matches!(
-        jobs["backfill"]["state"].as_str(),
-        Some("running" | "paused")
-    )
+/// Whether a backfill runs, or rests to be resumed, on whatever replica.
+async fn backfill_under_way(db: &Db) -> Result<bool, Fault> {
+    let latest = backfill::latest(db).await?;
+    Ok(latest.is_some_and(|run| match run.state {
+        RunState::Running | RunState::Paused => true,
+        RunState::Done | RunState::Cancelled | RunState::Failed => false,
+    }))
 }
 
 /// Where a rollback leads when nobody says: to where legacy answers and storage goes on being paid; from

@@ -56,6 +56,7 @@ async fn plane(named_tokens: bool) -> Plane {
     journal::install(&db).await.unwrap();
     divergence::install(&db).await.unwrap();
     evidence::install(&db).await.unwrap();
+    crate::backfill::install(&db).await.unwrap();
     let legacy = Arc::new(Legacy::open(db.clone(), vec![spec()]).await.unwrap());
     let control = Control::open(db.clone(), ControlOptions::default())
         .await
@@ -68,7 +69,10 @@ async fn plane(named_tokens: bool) -> Plane {
     let observer = Arc::new(Observer::new(Arc::new(
         Metrics::new(["campaigns".to_owned()]).unwrap(),
     )));
-    let jobs = Jobs::new(parts(&control, &legacy, &observer));
+    let jobs = Jobs::new(
+        parts(&control, &legacy, &observer),
+        crate::backfill::Throttle::default(),
+    );
     let state = AdminState {
         control,
         legacy,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::AppError;
 use crate::admin::{self, AdminState, StorageView};
 use crate::applier::{Applier, ApplierOptions};
+use crate::backfill::{self, Throttle};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
 use crate::control::{self, Control, ControlOptions, FlagFile, Judge};
 use crate::front::Doorway;
@@ -121,7 +122,7 @@ impl Engine {
             repository,
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
-            jobs: Jobs::new(parts.clone()),
+            jobs: Jobs::new(parts.clone(), throttle(&config.hot)),
             metrics,
             flag: watch::Sender::new(FlagFile::Absent),
             http_tls: tls(config.http.tls.as_ref())?,
@@ -227,6 +228,7 @@ impl Engine {
             .guard()
             .set_settings(hot.guard.settings());
         self.sentinel.set_options(sentinel_options(config, hot));
+        self.jobs.set_throttle(throttle(hot));
         self.hot.store(Arc::new(hot.clone()));
     }
 
@@ -253,6 +255,7 @@ pub(super) async fn install(db: &Db) -> Result<(), AppError> {
     journal::install(db).await?;
     divergence::install(db).await?;
     evidence::install(db).await?;
+    backfill::install(db).await?;
     Ok(())
 }
 
@@ -368,6 +371,15 @@ fn sentinel_options(config: &Config, hot: &Hot) -> SentinelOptions {
             table: canary.table.clone(),
             every: canary.every,
         }),
+    }
+}
+
+fn throttle(hot: &Hot) -> Throttle {
+    Throttle {
+        rate: hot.backfill.rate,
+        window: i64::from(hot.backfill.window),
+        lag_max: hot.backfill.lag_max,
+        ..Throttle::default()
     }
 }
 

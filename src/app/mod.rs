@@ -28,7 +28,7 @@ use crate::server;
 use crate::telemetry::LogControl;
 
 pub use build::Engine;
-pub use offline::{control_schema, rollback_in_database};
+pub use offline::{control_schema, rollback_in_database, storage_schema};
 pub use storage_service::run_storage_service;
 
 /// Why the proxy does not run.
@@ -99,6 +99,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     heart.spawn(async move { beating.run(stop).await });
     background.spawn(engine.applier.clone().run(backs.clone()));
     background.spawn(Arc::clone(&engine.sentinel).run(backs.clone()));
+    background.spawn(Arc::clone(&engine.jobs).keep_filling());
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
     background.spawn(gauges::follow_schema(
         Arc::clone(&engine.parts.legacy),

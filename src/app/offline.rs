@@ -10,7 +10,7 @@ use crate::control::{Control, ControlOptions, TransitionKind, TransitionRequest}
 use crate::legacy::capture_sql;
 use crate::sql::{Db, Dialect, PoolOptions, introspect};
 use crate::stage::Stage;
-use crate::{divergence, evidence, journal};
+use crate::{backfill, divergence, evidence, journal};
 
 /// The least that the proxy's own role needs once the objects exist. Writers need nothing: the trigger
 /// functions are `SECURITY DEFINER`.
@@ -57,6 +57,18 @@ pub async fn rollback_in_database(
     }
 }
 
+/// The DDL that makes storage's tables out of legacy's, for a DBA to read or to run.
+///
+/// # Errors
+/// When the legacy database cannot be reached or lacks a configured table.
+pub async fn storage_schema(config: &Config) -> Result<String, AppError> {
+    let db = Db::open(config.legacy.url.expose(), &pool_options(config))?;
+    let schema = introspect(&db, &table_specs(config))
+        .await
+        .map_err(crate::legacy::OpenError::from)?;
+    Ok(crate::sql::blueprint(&db, &schema).await?.to_string())
+}
+
 /// The DDL of the control schema and of the capture triggers, for a DBA to read or to run.
 ///
 /// # Errors
@@ -76,6 +88,7 @@ pub async fn control_schema(config: &Config) -> Result<String, AppError> {
     sql.push_str(&crate::control::install_sql(dialect));
     sql.push_str(divergence::install_sql(dialect));
     sql.push_str(&evidence::install_sql(dialect));
+    sql.push_str(&backfill::install_sql(dialect));
     sql.push_str("\n-- The capture triggers, one set per table.\n");
     for table in schema.tables.values() {
         sql.push_str(&capture_sql(dialect, table));

@@ -1,20 +1,30 @@
-//! Following a job of the proxy to its end: a progress line on a terminal, Ctrl-C cancels the job.
+//! Following a job of the proxy to its end: a progress line on a terminal; Ctrl-C pauses or cancels the job.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{AdminClient, ClientError, Failure};
 
 /// How often the job is looked at.
 const POLL: Duration = Duration::from_millis(300);
 
-/// Starts a job by `path` and follows it; the job as it ended.
+/// What Ctrl-C does to the job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Interrupted {
+    /// The same command goes on where it was.
+    Pauses,
+    /// It is lost.
+    Cancels,
+}
+
+/// Starts a job by `path`, or joins the one that is under way, and follows it; the job as it ended.
 pub(super) async fn follow(
     client: &AdminClient,
     path: &str,
     body: &Value,
+    interrupted: Interrupted,
 ) -> Result<Value, Failure> {
     let started = client.post(path, body).await?;
     let id = started.get("id").and_then(Value::as_str).ok_or_else(|| {
@@ -22,7 +32,7 @@ pub(super) async fn follow(
     })?;
     let job_path = format!("/admin/jobs/{id}");
     let mut bar = Bar::new();
-    let mut cancelled = false;
+    let mut asked = false;
     loop {
         let job = client.get(&job_path).await?;
         if job.get("state").and_then(Value::as_str) != Some("running") {
@@ -35,11 +45,14 @@ pub(super) async fn follow(
             // The first asks the job to end and waits for that; the second does not wait.
             pressed = tokio::signal::ctrl_c() => {
                 bar.clear();
-                if pressed.is_err() || cancelled {
-                    return Err(interrupted(id));
+                if pressed.is_err() || asked {
+                    return Err(still_ending(id));
                 }
-                cancelled = true;
-                client.delete(&job_path).await?;
+                asked = true;
+                match interrupted {
+                    Interrupted::Pauses => client.post(&job_path, &json!({ "action": "pause" })).await?,
+                    Interrupted::Cancels => client.delete(&job_path).await?,
+                };
             }
         }
     }
@@ -51,6 +64,7 @@ fn ended(job: Value) -> Result<Value, Failure> {
     let message = match text("state") {
         Some("done") => return Ok(job),
         Some("cancelled") => "cancelled".to_owned(),
+        Some("paused") => "paused; the same command goes on where it was".to_owned(),
         _ => text("error").unwrap_or("the job failed").to_owned(),
     };
     Err(Failure::Refused {
@@ -59,7 +73,7 @@ fn ended(job: Value) -> Result<Value, Failure> {
     })
 }
 
-fn interrupted(id: &str) -> Failure {
+fn still_ending(id: &str) -> Failure {
     Failure::Refused {
         message: format!("interrupted; job {id} may still be ending"),
         hint: None,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::follow::follow;
+use super::follow::{Interrupted, follow};
 use super::print::{Mood, items, paint, say, say_json, shown, table};
 use super::{AdminArgs, AdminClient, Failure};
 
@@ -45,7 +45,7 @@ pub struct VerifyArgs {
 pub(super) async fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
     let client = AdminClient::new(&args.admin)?;
     let body = json!({ "tables": args.tables, "repair": args.repair, "reason": args.reason });
-    let job = follow(&client, "/admin/verify", &body).await?;
+    let job = follow(&client, "/admin/verify", &body, Interrupted::Cancels).await?;
     let report = &job["result"];
     if args.json {
         say_json(report)?;

@@ -39,10 +39,11 @@ const READ_AT_START: [&str; 5] = [
 ];
 
 /// Keys, or sections, that are read anew for every use.
-const HOT: [&str; 8] = [
+const HOT: [&str; 9] = [
     "compare",
     "guard",
     "readiness",
+    "backfill",
     "limits",
     "log",
     "flag.pin",

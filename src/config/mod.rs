@@ -32,8 +32,8 @@ pub use guard::{Canary, FailureRate, Guard, Inconsistency, LatencyDelta, Unavail
 pub use problem::{ConfigError, Problem};
 pub use readiness::Readiness;
 pub use sections::{
-    Admin, AmqpDoor, Applier, Bypass, Compare, Control, Flag, Flip, Http, Journal, Legacy, Limits,
-    Log, Operations, Storage, TablePolicy, TlsFiles, Transport, WithoutLease,
+    Admin, AmqpDoor, Applier, Backfill, Bypass, Compare, Control, Flag, Flip, Http, Journal,
+    Legacy, Limits, Log, Operations, Storage, TablePolicy, TlsFiles, Transport, WithoutLease,
 };
 pub use token::{Access, AdminToken, DoorToken, Role, TokenHash};
 
@@ -85,6 +85,8 @@ pub struct Hot {
     pub readiness: Readiness,
     /// What storage is watched by.
     pub guard: Guard,
+    /// Filling storage.
+    pub backfill: Backfill,
     /// Limits.
     pub limits: Limits,
     /// Logging.

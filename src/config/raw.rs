@@ -13,8 +13,8 @@ use super::duration;
 use super::guard::RawGuard;
 use super::readiness::Readiness;
 use super::sections::{
-    Applier, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations, TablePolicy,
-    TlsFiles,
+    Applier, Backfill, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations,
+    TablePolicy, TlsFiles,
 };
 use super::token::{Access, Role};
 use crate::stage::Stage;
@@ -51,6 +51,8 @@ pub(super) struct Raw {
     pub(super) readiness: Readiness,
     #[serde(default)]
     pub(super) guard: RawGuard,
+    #[serde(default)]
+    pub(super) backfill: Backfill,
     #[serde(default)]
     pub(super) applier: Applier,
     #[serde(default)]

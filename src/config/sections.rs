@@ -195,6 +195,19 @@ pub struct Compare {
     pub background_max: usize,
 }
 
+/// `[backfill]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Backfill {
+    /// Rows a second at most, unless a run says otherwise; 0 is no limit.
+    pub rate: u32,
+    /// Entries outstanding at most.
+    pub window: u32,
+    /// It waits while the oldest payable entry is older than this.
+    #[serde(with = "duration")]
+    pub lag_max: Duration,
+}
+
 /// `[applier]`.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -321,6 +334,16 @@ impl Default for Compare {
             sample: 1.0,
             recheck_delay: Duration::from_millis(500),
             background_max: 64,
+        }
+    }
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        Self {
+            rate: 0,
+            window: 10_000,
+            lag_max: Duration::from_secs(30),
         }
     }
 }

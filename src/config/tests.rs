@@ -119,6 +119,7 @@ fn the_production_file_names_every_key() {
         "guard.latency_delta",
         "guard.unavailable",
         "guard.canary",
+        "backfill",
         "applier",
         "limits",
         "log",
@@ -227,7 +228,7 @@ fn every_broken_rule_is_reported_at_once() {
 
 #[test]
 fn sections_that_nothing_reads_yet_are_refused() {
-    for section in ["backfill", "events"] {
+    for section in ["events", "verify"] {
         let message = errors(&format!("{SMALL}\n[{section}]\n"), &[]);
         assert!(message.contains("unknown field"), "{section}: {message}");
     }

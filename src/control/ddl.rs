@@ -136,8 +136,14 @@ pub async fn install(db: &Db) -> Result<(), Fault> {
 /// The statements of `install`, for `cutover schema --control`.
 #[must_use]
 pub fn install_sql(dialect: Dialect) -> String {
+    migrations_sql(dialect, MIGRATIONS)
+}
+
+/// The statements of a component's steps.
+#[must_use]
+pub fn migrations_sql(dialect: Dialect, steps: &[Migration]) -> String {
     let mut sql = String::new();
-    for step in MIGRATIONS {
+    for step in steps {
         let own = match dialect {
             Dialect::Postgres => step.postgres,
             Dialect::Sqlite => step.sqlite,

@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::Jobs;
-use crate::backfill::BackfillOptions;
+use super::{Jobs, Steer};
+use crate::backfill::{Asked, RunState};
 use crate::contract::{Code, Error, JsonLimits, parse_json};
 use crate::server::{error_response, json_response, read_body};
 use crate::verify::VerifyOptions;
@@ -42,7 +42,27 @@ struct BackfillBody {
     tables: Vec<String>,
     rate: Option<u32>,
     #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
     reason: String,
+}
+
+/// What to do with a job that exists.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SteerBody {
+    action: Option<Action>,
+    rate: Option<u32>,
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum Action {
+    Pause,
+    Resume,
+    Cancel,
 }
 
 #[derive(Deserialize)]
@@ -56,12 +76,12 @@ struct VerifyBody {
     reason: String,
 }
 
-/// For operators: `POST /admin/backfill`, `POST /admin/verify`, `DELETE /admin/jobs/{id}`.
+/// For operators: `POST /admin/backfill`, `POST /admin/verify`, `POST|DELETE /admin/jobs/{id}`.
 pub fn acting<S: Clone + Send + Sync + 'static>(jobs: Arc<Jobs>, actor_of: ActorOf) -> Router<S> {
     Router::new()
         .route("/admin/backfill", post(backfill))
         .route("/admin/verify", post(verify))
-        .route("/admin/jobs/{id}", delete(cancel))
+        .route("/admin/jobs/{id}", delete(cancel).post(steer))
         .with_state(Door { jobs, actor_of })
 }
 
@@ -76,13 +96,16 @@ async fn backfill(State(door): State<Door>, request: Request) -> Response {
     let actor = (door.actor_of)(request.extensions());
     answer(StatusCode::ACCEPTED, async {
         let body: BackfillBody = read(request).await?;
-        let options = BackfillOptions {
+        let asked = Asked {
             tables: body.tables,
-            rate: body.rate,
-            ..BackfillOptions::default()
+            rate: body.rate.map(i64::from),
+            actor,
+            reason: body.reason,
         };
-        let started = door.jobs.start_backfill(&actor, &body.reason, options);
-        Ok(json!({ "id": started? }))
+        if body.dry_run {
+            return Ok(door.jobs.plan_backfill(&asked).await?);
+        }
+        Ok(json!({ "id": door.jobs.start_backfill(asked).await? }))
     })
     .await
 }
@@ -104,21 +127,61 @@ async fn verify(State(door): State<Door>, request: Request) -> Response {
 }
 
 async fn look(State(door): State<Door>, Path(id): Path<String>) -> Response {
+    answer(StatusCode::OK, async { find(&door, job_id(&id)?).await }).await
+}
+
+async fn cancel(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Response {
+    let actor = (door.actor_of)(request.extensions());
+    let cancel = Steer {
+        to: Some(RunState::Cancelled),
+        rate: None,
+    };
     answer(StatusCode::OK, async {
-        door.jobs.get(job_id(&id)?).ok_or_else(no_such_job)
+        let id = job_id(&id)?;
+        steered(&door, &actor, "", id, cancel).await
     })
     .await
 }
 
-async fn cancel(State(door): State<Door>, Path(id): Path<String>) -> Response {
+async fn steer(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Response {
+    let actor = (door.actor_of)(request.extensions());
     answer(StatusCode::OK, async {
+        let body: SteerBody = read(request).await?;
+        let to = body.action.map(|action| match action {
+            Action::Pause => RunState::Paused,
+            Action::Resume => RunState::Running,
+            Action::Cancel => RunState::Cancelled,
+        });
+        let rate = body.rate;
         let id = job_id(&id)?;
-        if !door.jobs.cancel(id) {
-            return Err(no_such_job());
-        }
-        door.jobs.get(id).ok_or_else(no_such_job)
+        steered(&door, &actor, &body.reason, id, Steer { to, rate }).await
     })
     .await
+}
+
+async fn steered(
+    door: &Door,
+    actor: &str,
+    reason: &str,
+    id: Uuid,
+    steer: Steer,
+) -> Result<Value, Error> {
+    let steered = door.jobs.steer(actor, reason, id, steer).await;
+    if !steered.map_err(unavailable)? {
+        let message =
+            "no such job, or it has ended, or it is a verify: those can only be cancelled";
+        return Err(Error::new(Code::NotFound, message));
+    }
+    find(door, id).await
+}
+
+async fn find(door: &Door, id: Uuid) -> Result<Value, Error> {
+    let job = door.jobs.get(id).await.map_err(unavailable)?;
+    job.ok_or_else(no_such_job)
+}
+
+fn unavailable(fault: crate::sql::Fault) -> Error {
+    Error::new(Code::BackendUnavailable, format!("legacy: {fault}"))
 }
 
 async fn answer(status: StatusCode, work: impl Future<Output = Result<Value, Error>>) -> Response {
@@ -150,6 +213,6 @@ fn job_id(text: &str) -> Result<Uuid, Error> {
 fn no_such_job() -> Error {
     Error::new(
         Code::NotFound,
-        "no such job on this replica; only the latest of each kind is kept",
+        "no such job; only the latest of each kind is kept",
     )
 }

@@ -1,21 +1,27 @@
-//! Backfills and verifies as jobs: one of each kind at a time on this replica, started, watched and
-//! cancelled by operators.
+//! Backfills and verifies as jobs, started, watched and ended by operators.
 //!
-//! A job outlives the request that started it, and its result stays readable until the next of its kind.
+//! A backfill is a record in the database (`crate::backfill`): any replica shows and steers it, one that has
+//! its lease works on it (`filling`). A verify is one replica's, one at a time, and is lost with it. A job's
+//! result stays readable until the next of its kind.
 
+mod filling;
 mod http;
 mod job;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::backfill::{self, BackfillOptions};
+use crate::backfill::{RunState, Throttle};
 use crate::contract::{Code, Error};
 use crate::repository::Parts;
+use crate::sql::Fault;
 use crate::verify::{self, VerifyOptions};
+use crate::walk::WalkError;
 
 #[cfg(test)]
 mod tests;
@@ -24,19 +30,16 @@ pub use http::{ActorOf, acting, looking};
 use job::Job;
 pub use job::JobKind;
 
-/// The jobs of this replica.
+/// The jobs that this replica knows.
 #[derive(Debug)]
 pub struct Jobs {
     parts: Parts,
-    latest: Mutex<Latest>,
+    throttle: ArcSwap<Throttle>,
+    verify: Mutex<Option<Job>>,
+    /// Wakes whoever looks for a backfill to work on.
+    asked: tokio::sync::Notify,
+    stop: CancellationToken,
     tasks: TaskTracker,
-}
-
-/// The latest job of each kind, under way or ended.
-#[derive(Debug, Default)]
-struct Latest {
-    backfill: Option<Job>,
-    verify: Option<Job>,
 }
 
 /// Why a job was not started.
@@ -53,37 +56,40 @@ pub enum JobError {
     /// The replica is shutting down.
     #[error("shutting down")]
     ShuttingDown,
+    /// Not in this stage, or not these tables.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    /// The database did not take the record.
+    #[error("legacy: {0}")]
+    Legacy(#[from] Fault),
+}
+
+/// What is asked of a job that exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Steer {
+    /// Paused, running again or cancelled; as it is without one.
+    pub to: Option<RunState>,
+    /// At most this many rows a second; 0 is no limit.
+    pub rate: Option<u32>,
 }
 
 impl Jobs {
     /// No jobs yet.
     #[must_use]
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: Parts, throttle: Throttle) -> Arc<Self> {
         Arc::new(Self {
             parts,
-            latest: Mutex::default(),
+            throttle: ArcSwap::from_pointee(throttle),
+            verify: Mutex::default(),
+            asked: tokio::sync::Notify::new(),
+            stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
     }
 
-    /// Starts a backfill.
-    ///
-    /// # Errors
-    /// See [`JobError`].
-    pub fn start_backfill(
-        &self,
-        actor: &str,
-        reason: &str,
-        options: BackfillOptions,
-    ) -> Result<Uuid, JobError> {
-        let asked = json!({ "tables": options.tables, "rate": options.rate });
-        let job = self.register(JobKind::Backfill, actor, reason)?;
-        let id = job.id;
-        let parts = self.parts.clone();
-        self.tasks.spawn(job.run(asked, parts, async |job, parts| {
-            backfill::run(parts, options, &job.progress, job.cancel.clone()).await
-        }));
-        Ok(id)
+    /// Another throttle from now on, for the backfill under way as well.
+    pub fn set_throttle(&self, throttle: Throttle) {
+        self.throttle.store(Arc::new(throttle));
     }
 
     /// Starts a verify.
@@ -92,7 +98,7 @@ impl Jobs {
     /// See [`JobError`].
     pub fn start_verify(&self, options: VerifyOptions) -> Result<Uuid, JobError> {
         let asked = json!({ "tables": options.tables, "repair": options.repair });
-        let job = self.register(JobKind::Verify, &options.actor, &options.reason)?;
+        let job = self.register(&options.actor, &options.reason)?;
         let id = job.id;
         let parts = self.parts.clone();
         self.tasks.spawn(job.run(asked, parts, async |job, parts| {
@@ -102,68 +108,81 @@ impl Jobs {
     }
 
     /// A job's state, progress and result; none when it is not known (any more).
-    #[must_use]
-    pub fn get(&self, id: Uuid) -> Option<Value> {
-        self.find(id).map(|job| job.view())
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn get(&self, id: Uuid) -> Result<Option<Value>, Fault> {
+        if let Some(job) = self.find(id) {
+            return Ok(Some(job.view()));
+        }
+        let run = self.backfill().await?;
+        Ok(run.filter(|run| run["id"] == id.to_string()))
     }
 
-    /// Asks a job to end. `false`: it is not known.
-    #[must_use]
-    pub fn cancel(&self, id: Uuid) -> bool {
-        let job = self.find(id);
-        if let Some(job) = &job {
-            job.cancel.cancel();
+    /// Pauses, resumes, ends or throttles a job; a verify can only be ended. `false`: it is not known, or has
+    /// ended, or does not know how.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn steer(
+        &self,
+        actor: &str,
+        reason: &str,
+        id: Uuid,
+        steer: Steer,
+    ) -> Result<bool, Fault> {
+        if let Some(job) = self.find(id) {
+            let ends = steer.to == Some(RunState::Cancelled);
+            if ends {
+                job.cancel.cancel();
+            }
+            return Ok(ends);
         }
-        job.is_some()
+        self.steer_backfill(actor, reason, id, steer).await
     }
 
     /// The latest job of each kind, for `status`: `{"backfill", "verify"}`.
-    #[must_use]
-    pub fn current(&self) -> Value {
-        let latest = self.latest();
-        let view = |job: &Option<Job>| job.as_ref().map(Job::view);
-        json!({ "backfill": view(&latest.backfill), "verify": view(&latest.verify) })
+    pub async fn current(&self) -> Value {
+        let backfill = match self.backfill().await {
+            Ok(run) => run,
+            Err(fault) => Some(json!({ "error": fault.to_string() })),
+        };
+        let verify = self.latest().as_ref().map(Job::view);
+        json!({ "backfill": backfill, "verify": verify })
     }
 
-    /// Cancels what is under way and waits for it; nothing starts any more.
+    /// Ends what this replica works on and waits for it; nothing starts any more. A backfill goes on elsewhere.
     pub async fn drain(&self) {
         self.tasks.close();
-        {
-            let latest = self.latest();
-            for job in [&latest.backfill, &latest.verify].into_iter().flatten() {
-                job.cancel.cancel();
-            }
+        self.stop.cancel();
+        if let Some(job) = self.latest().as_ref() {
+            job.cancel.cancel();
         }
         self.tasks.wait().await;
     }
 
-    /// Takes the place of its kind, if nothing is under way there.
-    fn register(&self, kind: JobKind, actor: &str, reason: &str) -> Result<Job, JobError> {
+    /// Takes the verify's place, if nothing is under way there.
+    fn register(&self, actor: &str, reason: &str) -> Result<Job, JobError> {
         let mut latest = self.latest();
         // Looked at under the lock: either `drain` sees the job, or the job sees `drain`.
         if self.tasks.is_closed() {
             return Err(JobError::ShuttingDown);
         }
-        let slot = match kind {
-            JobKind::Backfill => &mut latest.backfill,
-            JobKind::Verify => &mut latest.verify,
-        };
-        if let Some(job) = slot.as_ref().filter(|job| job.is_under_way()) {
-            return Err(JobError::UnderWay { kind, id: job.id });
+        if let Some(job) = latest.as_ref().filter(|job| job.is_under_way()) {
+            let (kind, id) = (JobKind::Verify, job.id);
+            return Err(JobError::UnderWay { kind, id });
         }
-        let job = Job::new(kind, actor, reason);
-        *slot = Some(job.clone());
+        let job = Job::new(JobKind::Verify, actor, reason);
+        *latest = Some(job.clone());
         Ok(job)
     }
 
     fn find(&self, id: Uuid) -> Option<Job> {
-        let latest = self.latest();
-        let jobs = [&latest.backfill, &latest.verify];
-        jobs.into_iter().flatten().find(|job| job.id == id).cloned()
+        self.latest().as_ref().filter(|job| job.id == id).cloned()
     }
 
-    fn latest(&self) -> MutexGuard<'_, Latest> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn latest(&self) -> MutexGuard<'_, Option<Job>> {
+        self.verify.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -175,6 +194,8 @@ impl From<JobError> for Error {
                 Self::new(Code::PreconditionFailed, message).with_details(json!({ "job": id }))
             }
             JobError::ShuttingDown => Self::new(Code::Overloaded, message),
+            JobError::Walk(error) => error.into(),
+            JobError::Legacy(_) => Self::new(Code::BackendUnavailable, message),
         }
     }
 }

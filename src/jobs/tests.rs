@@ -6,11 +6,12 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::backfill::{self, Asked, RunState};
 use crate::control::Verdict;
 use crate::divergence;
 use crate::stage::{Backend, Stage};
 use crate::storage::{Capabilities, Capability};
-use bench::{Bench, Under};
+use bench::{Bench, Under, asked};
 
 /// Runs a property with legacy on either database.
 macro_rules! on_both {
@@ -29,6 +30,8 @@ on_both!(
     a_difference_is_found_although_something_of_its_table_is_always_owed,
     rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences,
     once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for,
+    a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given,
+    a_backfill_goes_on_with_another_replica_when_its_own_dies,
 );
 
 /// The counters of a table that say something is wrong or was on its way.
@@ -165,30 +168,92 @@ async fn without_ranges_a_verify_says_what_it_could_not_see_and_vouches_for_noth
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_a_kind_runs_at_a_time_and_a_cancelled_one_makes_room() {
     let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
-    let slow = BackfillOptions {
-        rate: Some(1),
-        chunk: 10,
-        ..BackfillOptions::default()
+    let jobs = &bench.jobs;
+    let id = jobs.start_backfill(asked(Some(1))).await.unwrap();
+    let other = Asked {
+        tables: vec!["campaigns".to_owned()],
+        ..asked(None)
     };
-    let id = bench.jobs.start_backfill("ann", "", slow.clone()).unwrap();
-    let refused = bench.jobs.start_backfill("bob", "", slow).unwrap_err();
+    let refused = jobs.start_backfill(other.clone()).await.unwrap_err();
     assert!(matches!(refused, JobError::UnderWay { id: held, .. } if held == id));
-    assert_eq!(bench.jobs.current()["backfill"]["id"], id.to_string());
-    assert_eq!(bench.jobs.current()["verify"], Value::Null);
-    assert!(bench.jobs.cancel(id));
+    let same = jobs.start_backfill(asked(None)).await.unwrap();
+    assert_eq!(same, id, "the same command follows the one under way");
+    assert_eq!(jobs.current().await["backfill"]["id"], id.to_string());
+    assert_eq!(jobs.current().await["verify"], Value::Null);
+    let cancel = Steer {
+        to: Some(RunState::Cancelled),
+        rate: None,
+    };
+    assert!(jobs.steer("ann", "", id, cancel).await.unwrap());
     assert_eq!(bench.ended(id).await["state"], "cancelled");
-    assert!(!bench.jobs.cancel(Uuid::nil()));
+    assert!(!jobs.steer("ann", "", Uuid::nil(), cancel).await.unwrap());
     let actions = bench.parts.control.actions(10).await.unwrap();
     assert_eq!(
         (actions[0].kind.as_str(), actions[0].actor.as_str()),
         ("backfill", "ann")
     );
 
-    bench.jobs.drain().await;
-    let late = bench
-        .jobs
-        .start_backfill("ann", "", BackfillOptions::default());
+    let id = jobs.start_backfill(other).await.unwrap();
+    assert_eq!(bench.ended(id).await["state"], "done");
+    assert_eq!(jobs.pending_backfill().await.unwrap(), ["ads"]);
+    jobs.drain().await;
+    let late = jobs.start_backfill(asked(None)).await;
     assert!(matches!(late, Err(JobError::ShuttingDown)));
+    bench.gone().await;
+}
+
+async fn a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    let jobs = &bench.jobs;
+    let plan = jobs.plan_backfill(&asked(Some(100))).await.unwrap();
+    assert_eq!(
+        (&plan["rows"], &plan["seconds"]),
+        (&json!(2000), &json!(20))
+    );
+    assert_eq!(jobs.current().await["backfill"], Value::Null);
+
+    let id = jobs.start_backfill(asked(Some(1))).await.unwrap();
+    while jobs.get(id).await.unwrap().unwrap()["rows"] == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let pause = Steer {
+        to: Some(RunState::Paused),
+        rate: None,
+    };
+    assert!(jobs.steer("ann", "", id, pause).await.unwrap());
+    let paused = bench.ended(id).await;
+    assert_eq!(paused["state"], "paused");
+    assert_eq!(paused["progress"][0]["state"], "begun");
+
+    let again = jobs.start_backfill(asked(Some(0))).await.unwrap();
+    assert_eq!(again, id);
+    let done = bench.ended(id).await;
+    assert_eq!(done["state"], "done", "{done:#}");
+    assert_eq!(done["result"]["tables"][0]["rows"], 1000);
+    assert_eq!(bench.count("ads").await, 1000);
+    bench.gone().await;
+}
+
+async fn a_backfill_goes_on_with_another_replica_when_its_own_dies(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    let (jobs, db) = (&bench.jobs, bench.parts.legacy.db());
+    let id = jobs.start_backfill(asked(Some(1))).await.unwrap();
+    while jobs.get(id).await.unwrap().unwrap()["rows"] == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let kept = backfill::claim(db, "another").await.unwrap();
+    assert!(kept.is_none(), "its lease runs");
+    // What is left of a replica that was killed: a lease that runs out.
+    db.control(
+        "UPDATE cutover.backfill_run SET owner = 'dead', lease_until_us = 0, rate = 0",
+        vec![],
+    )
+    .await
+    .unwrap();
+    let done = bench.ended(id).await;
+    assert_eq!(done["state"], "done", "{done:#}");
+    assert_eq!(done["result"]["tables"][0]["rows"], 1000);
+    assert!(jobs.pending_backfill().await.unwrap().is_empty());
     bench.gone().await;
 }
 
@@ -232,14 +297,19 @@ async fn jobs_are_reached_over_http_by_whoever_the_layers_say() {
     let gone = client.get("/admin/jobs/none").await;
     assert!(gone.unwrap_err().to_string().starts_with("not_found"));
     let missing = json!({"tables": ["nothing"]});
-    let started = client.post("/admin/backfill", &missing).await.unwrap();
-    let job = bench
-        .ended(started["id"].as_str().unwrap().parse().unwrap())
-        .await;
+    let refused = client.post("/admin/backfill", &missing).await.unwrap_err();
+    assert!(refused.to_string().starts_with("unknown_table"));
+    let started = client.post("/admin/backfill", &json!({"rate": 1})).await;
+    let path = format!("/admin/jobs/{}", started.unwrap()["id"].as_str().unwrap());
+    let pause = json!({"action": "pause", "rate": 7, "reason": "a meeting"});
+    let paused = client.post(&path, &pause).await.unwrap();
     assert_eq!(
-        (&job["state"], &job["error"]),
-        (&json!("failed"), &json!("no such table: nothing"))
+        (&paused["state"], &paused["rate"]),
+        (&json!("paused"), &json!(7))
     );
+    let resume = json!({"action": "resume"});
+    let running = client.post(&path, &resume).await.unwrap();
+    assert_eq!(running["state"], "running");
     bench.gone().await;
 }
 
@@ -286,8 +356,11 @@ async fn once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched
     );
     legacy.await.unwrap();
 
-    let refused = bench.backfill().await;
-    assert_eq!(refused["error"], "not possible in stage live");
+    let refused = bench.jobs.start_backfill(asked(None)).await;
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        "not possible in stage live"
+    );
     let report = bench.verify(true).await;
     assert_eq!(found(&report, "campaigns"), [0, 0, 1, 0, 1]);
     assert_eq!(found(&report, "ads"), [0, 1, 0, 0, 1]);
@@ -307,11 +380,7 @@ async fn rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_
     under: Under,
 ) {
     let bench = Bench::new(under, Capabilities::all()).await;
-    let options = BackfillOptions {
-        chunk: 50,
-        ..BackfillOptions::default()
-    };
-    let id = bench.jobs.start_backfill("ann", "", options).unwrap();
+    let id = bench.jobs.start_backfill(asked(None)).await.unwrap();
     for i in 1..=60 {
         let (gone, moved, new) = (i * 16, i * 16 - 5, 2000 + i);
         bench

@@ -29,6 +29,6 @@ pub use operation::{
     Operation, OperationState, forget_settled, record_done, record_state, recorded,
 };
 pub use stats::{
-    OpenEntry, Owed, OwedUntil, accept, append_copies, entries, entry, is_owed, last_seq, owed,
-    owed_until, prune_operations, prune_void, retry,
+    OpenEntry, Owed, OwedUntil, Payable, accept, append_copies, entries, entry, is_owed, last_seq,
+    owed, owed_until, payable, prune_operations, prune_void, retry,
 };

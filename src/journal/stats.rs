@@ -1,5 +1,7 @@
 //! Looking at the journal, and the rare acts on it: appending copies, retrying, pruning.
 
+use std::time::Duration;
+
 use super::entry::{Direction, Parked};
 use super::intent::accept_intent;
 use super::operation;
@@ -85,6 +87,40 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
         quarantined: row.some_int(4)?,
         bypassed: row.some_int(5)?,
         bytes: row.some_int(6)?,
+    })
+}
+
+/// What can be paid now, in one direction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Payable {
+    /// Entries that wait for nothing but their turn.
+    pub open: i64,
+    /// Entries that wait for another row.
+    pub parked: i64,
+    /// The age of the oldest of `open`.
+    pub oldest: Duration,
+}
+
+/// What can be paid now: how far the applier is behind.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn payable(db: &Db, direction: Direction) -> Result<Payable, Fault> {
+    let rows = db
+        .control(
+            "SELECT coalesce(sum(CASE WHEN parked IS NULL THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(sum(CASE WHEN parked = 'constraint' THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(cutover.now_us() - min(CASE WHEN parked IS NULL THEN created_us END), 0)::bigint \
+             FROM cutover.journal WHERE direction = $1 \
+             AND generation = (SELECT generation FROM cutover.state)",
+            vec![direction.as_str().into()],
+        )
+        .await?;
+    let row = some_row(&rows)?;
+    Ok(Payable {
+        open: row.some_int(0)?,
+        parked: row.some_int(1)?,
+        oldest: Duration::from_micros(u64::try_from(row.some_int(2)?).unwrap_or(0)),
     })
 }
 

@@ -115,6 +115,17 @@ impl Legacy {
         self.db.read(read).await
     }
 
+    /// How many rows a table has; an error where counting takes longer than a statement may.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn rows_counted(&self, table: &Table) -> Result<Option<u64>, Fault> {
+        let sql = format!("SELECT count(*) FROM {}", table.sql_name);
+        let rows = self.db.fetch(&sql, vec![]).await?;
+        let count = rows.first().map(|row| row.some_int(0)).transpose()?;
+        Ok(count.and_then(|count| u64::try_from(count).ok()))
+    }
+
     /// About how many rows a table has, for showing progress; none when nobody knows.
     ///
     /// # Errors

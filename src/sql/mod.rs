@@ -2,6 +2,7 @@
 //!
 //! The only module that knows `sqlx`. Others hand it bound requests or text in the portable subset.
 
+mod blueprint;
 mod db;
 mod dialect;
 mod fault;
@@ -14,6 +15,7 @@ mod sqlite_change;
 #[cfg(test)]
 mod tests;
 
+pub use blueprint::{Blueprint, blueprint};
 pub use db::{Arg, Db, PoolOptions, Record, Tx};
 pub use dialect::Dialect;
 pub use fault::{Fault, Refusal};

@@ -1,5 +1,6 @@
 //! What is written is read back, on real databases.
 
+mod blueprint;
 mod postgres;
 mod sqlite;
 

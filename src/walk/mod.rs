@@ -19,4 +19,4 @@ pub(crate) use pace::Pace;
 pub(crate) use pages::values_of;
 pub(crate) use progress::Line;
 pub use progress::{Progress, TableProgress, WalkState};
-pub(crate) use walk::Walk;
+pub(crate) use walk::{Note, Walk};

@@ -20,6 +20,11 @@ impl Pace {
         }
     }
 
+    /// Another rate from now on; 0 is none.
+    pub(crate) fn set(&mut self, rows_per_second: u32) {
+        self.rows_per_second = Some(rows_per_second).filter(|rate| *rate > 0);
+    }
+
     /// When to go on after `rows` more. Time that was lost is not caught up.
     pub(crate) fn after(&mut self, rows: usize, now: Instant) -> Instant {
         let Some(rate) = self.rows_per_second else {

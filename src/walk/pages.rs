@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Walk, WalkError};
 use crate::contract::{Key, Row};
-use crate::schema::{Filter, Read, Table};
+use crate::schema::{Filter, Read, ReadKind, Sort, Table};
 use crate::storage::{Capability, UnixMs};
 
 /// Rows of one side with their canonical keys.
@@ -31,14 +31,19 @@ impl Walk {
         self.parts.legacy.rows_estimated(table).await.ok().flatten()
     }
 
-    /// Legacy's keys after one, at most `limit`.
+    /// Legacy's keys after one and up to another, at most `limit`.
     pub(crate) async fn legacy_keys(
         &self,
         table: &Table,
         after: Option<&Key>,
+        upper: &Key,
         limit: u64,
     ) -> Result<Vec<Key>, WalkError> {
-        let filter = after_key(after)?;
+        let beyond = Filter::Not(Box::new(Filter::After(values_of(upper)?)));
+        let filter = match after {
+            Some(key) => Filter::All(vec![Filter::After(values_of(key)?), beyond]),
+            None => beyond,
+        };
         let read = || async {
             Ok(self
                 .parts
@@ -47,6 +52,33 @@ impl Walk {
                 .await?)
         };
         self.patiently(read).await
+    }
+
+    /// Legacy's last key; none in an empty table.
+    pub(crate) async fn legacy_last_key(
+        &self,
+        table: &Arc<Table>,
+    ) -> Result<Option<Key>, WalkError> {
+        let from_the_end = |&column: &usize| Sort {
+            column,
+            descending: true,
+        };
+        let read = Read {
+            table: Arc::clone(table),
+            kind: ReadKind::Rows {
+                columns: table.key.clone(),
+                order: table.key.iter().map(from_the_end).collect(),
+                limit: Some(1),
+                offset: None,
+            },
+            filter: Filter::All(Vec::new()),
+        };
+        let reply = self
+            .patiently(|| async { Ok(self.parts.legacy.read(&read).await?) })
+            .await?;
+        let rows: Vec<Row> = serde_json::from_str(reply.as_json())
+            .map_err(|_| WalkError::Unreadable(format!("{}: rows that are none", table.name)))?;
+        Ok(self.keyed(table, rows).await?.pop().map(|(key, _)| key))
     }
 
     /// Legacy's whole rows after a key, soft-deleted ones too.

@@ -11,10 +11,10 @@ use super::WalkError;
 use crate::clock::micros;
 use crate::contract::{Epoch, Key};
 use crate::control::{Phase, Snapshot};
-use crate::journal::{self, Direction, OwedUntil};
+use crate::journal::{self, Direction, OwedUntil, Payable};
 use crate::repository::Parts;
 use crate::schema::Table;
-use crate::sql::{Db, Fault};
+use crate::sql::{Arg, Db, Fault};
 use crate::stage::Backend;
 
 /// How often a pausing walk looks whether it may go on.
@@ -23,6 +23,13 @@ const POLL: Duration = Duration::from_millis(50);
 const TRIES_MAX: u32 = 8;
 /// The wait after the first failure; it doubles.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
+
+/// What is written down together with what is owed: a control statement that returns a row if it held.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    pub(crate) sql: &'static str,
+    pub(crate) args: Vec<Arg>,
+}
 
 /// A walk over the tables of both sides.
 #[derive(Debug)]
@@ -137,22 +144,46 @@ impl Walk {
         if keys.is_empty() {
             return Ok(());
         }
-        self.patiently(|| self.owe_once(table, keys)).await?;
+        self.patiently(|| self.owe_once(table, keys, None)).await?;
         self.parts.owed.notify_one();
         Ok(())
     }
 
-    async fn owe_once(&self, table: &Table, keys: &[Key]) -> Result<(), WalkError> {
+    /// The same, and in the same transaction a note of how far the walk is. A note that finds nothing to
+    /// change belongs to a walk that is somebody else's by now: nothing is appended.
+    pub(crate) async fn owe_noted(
+        &self,
+        table: &Table,
+        keys: &[Key],
+        note: &Note,
+    ) -> Result<(), WalkError> {
+        self.patiently(|| self.owe_once(table, keys, Some(note)))
+            .await?;
+        self.parts.owed.notify_one();
+        Ok(())
+    }
+
+    async fn owe_once(
+        &self,
+        table: &Table,
+        keys: &[Key],
+        note: Option<&Note>,
+    ) -> Result<(), WalkError> {
         let direction = self.direction();
         loop {
             let epoch = self.steady().await?.epoch;
             let (db, table, keys) = (self.db().clone(), table.name.clone(), keys.to_vec());
+            let note = note.cloned();
             // In a task: dropping a transaction that is being begun would leave it open on its connection.
             let task =
-                tokio::spawn(async move { append(&db, direction, &table, &keys, epoch).await });
+                tokio::spawn(
+                    async move { append(&db, direction, &table, &keys, note, epoch).await },
+                );
             match task.await {
                 Ok(Err(fault)) if fault.is_stale_epoch() => self.parts.control.refresh().await?,
-                Ok(result) => return Ok(result?),
+                Ok(Ok(true)) => return Ok(()),
+                Ok(Ok(false)) => return Err(WalkError::Cancelled),
+                Ok(Err(fault)) => return Err(fault.into()),
                 Err(_) => {
                     let why = "appending to the journal died";
                     return Err(Fault::Unexpected(why.to_owned()).into());
@@ -161,18 +192,27 @@ impl Walk {
         }
     }
 
-    /// Waits until fewer than `window` entries are owed that can still be paid.
-    pub(crate) async fn wait_for_room(&self, window: i64) -> Result<(), WalkError> {
+    /// Waits until fewer than `window` entries are payable and the oldest of them is younger than `lag_max`.
+    ///
+    /// What waits for another row (parked) does not count until there is ten times as much of it: the row that
+    /// it waits for may be one that this walk has yet to owe.
+    pub(crate) async fn wait_for_room(
+        &self,
+        window: i64,
+        lag_max: Duration,
+    ) -> Result<(), WalkError> {
+        let window = window.max(1);
         loop {
             self.steady().await?;
-            let owed = self
-                .patiently(|| async { Ok(journal::owed(self.db()).await?) })
+            let direction = self.direction();
+            let Payable {
+                open,
+                parked,
+                oldest,
+            } = self
+                .patiently(|| async { Ok(journal::payable(self.db(), direction).await?) })
                 .await?;
-            let open = match self.direction() {
-                Direction::ToStorage => owed.to_storage,
-                Direction::ToLegacy => owed.to_legacy,
-            };
-            if open - owed.quarantined < window.max(1) {
+            if open < window && parked < window.saturating_mul(10) && oldest <= lag_max {
                 return Ok(());
             }
             self.parts.owed.notify_one();
@@ -239,15 +279,25 @@ impl Walk {
     }
 }
 
+/// `false`: the note found nothing to change, and nothing was done.
 async fn append(
     db: &Db,
     direction: Direction,
     table: &str,
     keys: &[Key],
+    note: Option<Note>,
     epoch: Epoch,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let mut tx = db.begin().await?;
-    journal::append_copies(&mut tx, direction, table, keys, None).await?;
+    if !keys.is_empty() {
+        journal::append_copies(&mut tx, direction, table, keys, None).await?;
+    }
+    if let Some(note) = note
+        && tx.control(note.sql, note.args).await?.is_empty()
+    {
+        return Ok(false);
+    }
     journal::gate(&mut tx, epoch).await?;
-    tx.commit().await
+    tx.commit().await?;
+    Ok(true)
 }

@@ -43,7 +43,7 @@ pub(super) struct Facts<'a> {
     pub(super) now_us: i64,
     /// What callers of this replica waited lately.
     pub(super) callers: [(CallKind, CallerLatency); 2],
-    /// A backfill runs or rests on this replica.
+    /// A backfill runs or rests.
     pub(super) backfill_under_way: bool,
     /// The expected outages under way, for people.
     pub(super) maintenance: Vec<String>,
@@ -94,6 +94,8 @@ pub(super) struct Asked {
     pub(super) bypassed: Vec<Bypassed>,
     /// Callers' latency in `off`.
     pub(super) baselines: Vec<Baseline>,
+    /// A backfill runs or rests.
+    pub(super) backfill_under_way: bool,
     /// Sequences that would hand out taken keys; asked for before `live`.
     pub(super) sequences: Vec<SequenceBehind>,
     /// The application's triggers that would fire again; asked for before `live`.

@@ -47,6 +47,7 @@ fn asked() -> Asked {
         compared: 150,
     };
     Asked {
+        backfill_under_way: false,
         owed: Owed::default(),
         divergences_open: 0,
         replicas: vec![replica("one"), replica("two")],

@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::applier::{Applier, ApplierOptions};
-use crate::backfill::BackfillOptions;
+use crate::backfill::{self, Asked, Throttle};
 use crate::control::{self, Control, ControlOptions, TransitionKind, TransitionRequest};
 use crate::divergence;
 use crate::jobs::Jobs;
@@ -76,8 +76,17 @@ impl Bench {
         tokio::spawn(async move { control.run(token).await });
         let applier = Applier::new(parts.clone(), applier_options());
         tokio::spawn(applier.run(stop.clone()));
+        let jobs = Jobs::new(
+            parts.clone(),
+            Throttle {
+                window: 600,
+                chunk: 150,
+                ..Throttle::default()
+            },
+        );
+        tokio::spawn(Arc::clone(&jobs).keep_filling());
         let bench = Self {
-            jobs: Jobs::new(parts.clone()),
+            jobs,
             parts,
             stored: Db::open(&stored_url, &PoolOptions::default()).unwrap(),
             stored_file,
@@ -104,12 +113,7 @@ impl Bench {
     }
 
     pub(super) async fn backfill(&self) -> Value {
-        let options = BackfillOptions {
-            window: 600,
-            chunk: 150,
-            ..BackfillOptions::default()
-        };
-        let id = self.jobs.start_backfill("ann", "fill", options).unwrap();
+        let id = self.jobs.start_backfill(asked(None)).await.unwrap();
         self.ended(id).await
     }
 
@@ -129,7 +133,7 @@ impl Bench {
     pub(super) async fn ended(&self, id: Uuid) -> Value {
         let ended = async {
             loop {
-                let job = self.jobs.get(id).unwrap();
+                let job = self.jobs.get(id).await.unwrap().unwrap();
                 if job["state"] != "running" {
                     return job;
                 }
@@ -224,6 +228,7 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
     journal::install(&db).await.unwrap();
     divergence::install(&db).await.unwrap();
     crate::evidence::install(&db).await.unwrap();
+    backfill::install(&db).await.unwrap();
     let specs = ["ads", "campaigns"].map(|name| TableSpec {
         name: name.to_owned(),
         ..TableSpec::default()
@@ -281,6 +286,16 @@ async fn fill(db: &Db) {
     ))
     .await
     .unwrap();
+}
+
+/// A backfill of everything, by ann.
+pub(super) fn asked(rate: Option<i64>) -> Asked {
+    Asked {
+        tables: Vec::new(),
+        rate,
+        actor: "ann".to_owned(),
+        reason: "fill".to_owned(),
+    }
 }
 
 /// The ad of a campaign; the order of their keys is not that of the campaigns'.
