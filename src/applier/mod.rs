@@ -77,6 +77,17 @@ enum Round {
     Unavailable,
 }
 
+impl Round {
+    /// What two looks found together.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Paid, _) | (_, Self::Paid) => Self::Paid,
+            (Self::Unavailable, _) | (_, Self::Unavailable) => Self::Unavailable,
+            (Self::Idle, Self::Idle) => Self::Idle,
+        }
+    }
+}
+
 impl Applier {
     /// Puts the parts together.
     #[must_use]
@@ -140,17 +151,24 @@ impl Applier {
                 Round::Idle if first => self.pay_parked().await,
                 round => round,
             },
-            Stage::Live | Stage::RampDown => {
-                let intents = if first {
-                    self.resolve_intents().await
-                } else {
-                    Round::Idle
-                };
-                match (self.pay_legacy().await, intents) {
-                    (Round::Idle, round) => round,
-                    (round, _) => round,
-                }
-            }
+            Stage::Live => match (self.pay_legacy().await, first) {
+                (round, false) => round,
+                (round, true) => round
+                    .and(self.resolve_intents().await)
+                    .and(self.pay_given_back().await),
+            },
+            Stage::RampDown => match (self.pay_legacy().await, first) {
+                (round, false) => round,
+                (round, true) => round.and(self.resolve_intents().await),
+            },
+        }
+    }
+
+    /// What legacy refused in `live`: storage gets legacy's rows back (P13).
+    async fn pay_given_back(&self) -> Round {
+        match self.pay_storage().await {
+            Round::Idle => self.pay_parked().await,
+            round => round,
         }
     }
 

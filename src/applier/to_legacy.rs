@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Applier, Round};
+use crate::compare::row_diff;
 use crate::contract::Key;
-use crate::journal::{self, Claim, Claimed, ClaimedIntent, Direction, OperationState};
+use crate::journal::{self, Claim, Claimed, ClaimedIntent, Direction, GiveBack, OperationState};
 use crate::legacy::{Applied, Finish, Image};
 use crate::sql::Fault;
 use crate::storage::{Capability, StorageError, UnixMs};
+use crate::telemetry::Op;
 
 /// How long an entry rests whose row could not be read or applied.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -80,7 +82,8 @@ impl Applier {
     }
 
     /// Takes over intents whose request can no longer run, learns from storage what became of them, and
-    /// copies storage's rows to legacy: all keys of an intent in one commit (P12).
+    /// copies storage's rows to legacy: all keys of an intent in one commit (P12). What legacy refuses is
+    /// given back.
     pub(super) async fn resolve_intents(&self) -> Round {
         let mut round = Round::Idle;
         loop {
@@ -106,9 +109,41 @@ impl Applier {
     }
 
     async fn resolve(&self, intent: &ClaimedIntent) -> Result<(), Unresolved> {
+        let Found { applied, images } = self.ask_storage(intent).await?;
+        let (state, images) = match applied {
+            Some(true) => (OperationState::Done, images),
+            // Legacy has what it had when the intent locked its keys, so there is nothing to copy.
+            Some(false) => {
+                self.suspect_changes(&images).await?;
+                (OperationState::NotApplied, Vec::new())
+            }
+            // The service cannot say: nobody will ever know.
+            None => (OperationState::Unknown, images),
+        };
+        let finish = Finish {
+            token: intent.token,
+            keys: intent.keys.len(),
+            op_id: intent.op_id,
+            state,
+            reply: None,
+            epoch: intent.epoch,
+        };
+        match self.legacy.finish(&finish, &images).await {
+            Ok(_) => {
+                tracing::info!(op_id = %intent.op_id, state = state.as_str(), "an intent was resolved");
+                Ok(())
+            }
+            Err(fault) => match fault.rule() {
+                Some(rule) => Ok(self.refused(intent, rule).await?),
+                None => Err(fault.into()),
+            },
+        }
+    }
+
+    /// What storage says of the attempt, and the rows that it has now.
+    async fn ask_storage(&self, intent: &ClaimedIntent) -> Result<Found, Unresolved> {
         let schema = self.legacy.schema();
-        let mut images = Vec::new();
-        let mut applied = None;
+        let (mut applied, mut images) = (None, Vec::new());
         for table in schema.tables.values() {
             let keys: Vec<Key> = intent
                 .keys
@@ -137,24 +172,60 @@ impl Applier {
                 key,
             }));
         }
-        let state = match applied {
-            Some(true) => OperationState::Done,
-            Some(false) => OperationState::NotApplied,
-            // The service cannot say: nobody will ever know.
-            None => OperationState::Unknown,
-        };
-        let finish = Finish {
+        Ok(Found { applied, images })
+    }
+
+    /// An attempt that did not take effect must have left the rows alone; what differs is looked at again
+    /// once the intent is gone.
+    async fn suspect_changes(&self, images: &[Image]) -> Result<(), Fault> {
+        for image in images {
+            let key = std::slice::from_ref(&image.key);
+            let row = self
+                .legacy
+                .rows(&image.table, key)
+                .await?
+                .remove(&image.key);
+            let same = match (&row, &image.row) {
+                (Some(legacy), Some(storage)) => row_diff(&image.table, storage, legacy).is_equal(),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if !same && let Ok(key) = serde_json::from_str(&image.key.0) {
+                self.comparer.suspect(&image.table, key, Op::Update);
+            }
+        }
+        Ok(())
+    }
+
+    /// Legacy refuses what storage has. While others are under way that may hold the value, the intent
+    /// waits for its next turn; then it is given back (P13).
+    async fn refused(&self, intent: &ClaimedIntent, rule: &str) -> Result<(), Fault> {
+        let db = self.legacy.db();
+        let beside = journal::open_beside(db, intent.token, intent.ran_until_us).await?;
+        if beside.under_way > 0 {
+            tracing::warn!(op_id = %intent.op_id, rule, "legacy refuses what storage has; waiting for other writes");
+            return Ok(());
+        }
+        let refused = GiveBack {
             token: intent.token,
             keys: intent.keys.len(),
             op_id: intent.op_id,
-            state,
-            reply: None,
+            rule,
             epoch: intent.epoch,
         };
-        self.legacy.finish(&finish, &images).await?;
-        tracing::info!(op_id = %intent.op_id, state = state.as_str(), "an intent was resolved");
+        if journal::give_back(db, &refused).await? {
+            self.comparer.refused(&intent.keys, rule).await;
+        }
         Ok(())
     }
+}
+
+/// What storage says of an intent.
+struct Found {
+    /// Whether the attempt took effect; none when storage cannot say.
+    applied: Option<bool>,
+    /// Its rows of the intent's keys.
+    images: Vec<Image>,
 }
 
 /// Why an intent stays open.

@@ -86,6 +86,15 @@ impl Conversion {
             vec![generation.into(), record_state.into()],
         )
         .await?;
+        if self == Self::CopyTo(Backend::Legacy) {
+            // Legacy refused them and storage had not got its rows back: from now on storage's count.
+            tx.control(
+                "UPDATE cutover.operations SET state = $2, reply = NULL WHERE state = 'refused' AND op_id IN
+                    (SELECT op_id FROM cutover.journal WHERE generation = $1 AND direction = 'storage')",
+                vec![generation.into(), record_state.into()],
+            )
+            .await?;
+        }
         if let Self::CopyTo(backend) = self {
             tx.control(
                 "UPDATE cutover.journal SET direction = $2, kind = 'copy', token = NULL, attempt_id = NULL,

@@ -267,9 +267,12 @@ pub struct ClaimedIntent {
     pub keys: Vec<(String, Key)>,
     /// The epoch the take-over was made under.
     pub epoch: Epoch,
+    /// Until when its last request could run (unix microseconds).
+    pub ran_until_us: i64,
 }
 
-/// Takes over one intent whose request can no longer run (deadline plus skew has passed).
+/// Takes over one intent whose request can no longer run (deadline plus skew has passed), unless storage
+/// is not believed about it.
 ///
 /// # Errors
 /// See [`Fault`].
@@ -282,10 +285,13 @@ pub async fn claim_intents(
     let (epoch, _) = epoch_and_generation(&mut tx).await?;
     let found = tx
         .control(
-            "SELECT op_id::text, attempt_id::text, token::text FROM cutover.journal \
-             WHERE kind = 'intent' AND deadline_us + $1 < cutover.now_us() \
+            "SELECT op_id::text, attempt_id::text, token::text, deadline_us FROM cutover.journal \
+             WHERE kind = 'intent' AND deadline_us + $1 < cutover.now_us() AND coalesce(parked, '') <> $2 \
              ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED",
-            vec![micros(clock_skew_max).into()],
+            vec![
+                micros(clock_skew_max).into(),
+                Parked::Mismatched.as_str().into(),
+            ],
         )
         .await?;
     let Some(first) = found.first() else {
@@ -311,10 +317,11 @@ pub async fn claim_intents(
         attempt: AttemptId(attempt),
         keys,
         epoch,
+        ran_until_us: first.some_int(3)?,
     }))
 }
 
-fn uuid_at(row: &Record, index: usize) -> Result<uuid::Uuid, Fault> {
+pub(super) fn uuid_at(row: &Record, index: usize) -> Result<uuid::Uuid, Fault> {
     row.some_text(index)?
         .parse()
         .map_err(|_| Fault::Unexpected(format!("column {index} is not a UUID")))

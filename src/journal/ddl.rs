@@ -41,7 +41,7 @@ CREATE INDEX IF NOT EXISTS journal_key ON cutover.journal (tbl, key, seq);
 CREATE TABLE IF NOT EXISTS cutover.operations (
   op_id uuid PRIMARY KEY,
   digest text NOT NULL,
-  state text NOT NULL CHECK (state IN ('open', 'done', 'converted', 'not_applied', 'unknown')),
+  state text NOT NULL CHECK (state IN ('open', 'done', 'converted', 'not_applied', 'unknown', 'refused')),
   reply text,
   epoch bigint NOT NULL,
   created_us bigint NOT NULL,
@@ -73,7 +73,7 @@ CREATE INDEX IF NOT EXISTS cutover_journal_key ON cutover_journal (tbl, key, seq
 CREATE TABLE IF NOT EXISTS cutover_operations (
   op_id TEXT PRIMARY KEY,
   digest TEXT NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('open', 'done', 'converted', 'not_applied', 'unknown')),
+  state TEXT NOT NULL CHECK (state IN ('open', 'done', 'converted', 'not_applied', 'unknown', 'refused')),
   reply TEXT,
   epoch INTEGER NOT NULL,
   created_us INTEGER NOT NULL,

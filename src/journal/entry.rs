@@ -18,6 +18,9 @@ pub enum Parked {
     Constraint,
     /// Nothing will pay it but an operator.
     Quarantined,
+    /// An intent whose reply was not the row that was written: storage is not believed about it, so only a
+    /// rollback or an operator ends it.
+    Mismatched,
 }
 
 /// An entry that this replica may pay, until the claim's deadline.
@@ -57,6 +60,7 @@ impl Parked {
         match self {
             Self::Constraint => "constraint",
             Self::Quarantined => "quarantined",
+            Self::Mismatched => "mismatched",
         }
     }
 }

@@ -4,11 +4,11 @@
 //! asked, and only its owner (by token) may settle, drop or resolve it, in a transaction that proves it
 //! still is one (P2). All keys of a write are opened, settled and resolved as one (P12).
 
-use super::claim::micros;
+use super::claim::{micros, uuid_at};
 use super::gate::gate;
 use super::operation::open_record;
 use super::stripes::{json_list, lock};
-use super::{Operation, OperationState, record_state};
+use super::{Operation, OperationState, Parked, record_state};
 use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
 use crate::sql::{Db, Dialect, Fault, Tx};
 use std::time::Duration;
@@ -176,5 +176,38 @@ pub async fn drop_intent(db: &Db, intent: &Intent) -> Result<bool, Fault> {
     )
     .await?;
     tx.commit().await?;
+    Ok(true)
+}
+
+/// Marks an intent whose reply was not the row that was written: nobody copies storage's row from then on.
+/// `false`: it is not ours any more.
+///
+/// # Errors
+/// See [`Fault`]; the intent is then resolved like any other unless the mark is made in time.
+pub async fn distrust(db: &Db, token: Token) -> Result<bool, Fault> {
+    let rows = db
+        .control(
+            "UPDATE cutover.journal SET parked = $2 WHERE kind = 'intent' AND token = $1::uuid RETURNING seq",
+            vec![token.into(), Parked::Mismatched.as_str().into()],
+        )
+        .await?;
+    Ok(!rows.is_empty())
+}
+
+/// Ends the mismatched intent that this entry belongs to, with neither side changed: nobody will know
+/// what became of its operation. `false`: it is none.
+pub(super) async fn accept_intent(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
+    let rows = tx
+        .control(
+            "SELECT token::text, op_id::text FROM cutover.journal \
+             WHERE seq = $1 AND kind = 'intent' AND parked = $2 FOR UPDATE",
+            vec![seq.into(), Parked::Mismatched.as_str().into()],
+        )
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(false);
+    };
+    let (token, op_id) = (uuid_at(row, 0)?, uuid_at(row, 1)?);
+    settle_intent(tx, Token(token), OpId(op_id), OperationState::Unknown, None).await?;
     Ok(true)
 }

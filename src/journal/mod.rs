@@ -12,6 +12,7 @@ mod claim;
 mod ddl;
 mod entry;
 mod gate;
+mod give_back;
 mod intent;
 mod operation;
 mod stats;
@@ -21,7 +22,8 @@ pub use claim::{Claim, ClaimOptions, ClaimedIntent, claim, claim_intents, claim_
 pub use ddl::{install, install_sql};
 pub use entry::{Claimed, Direction, Parked};
 pub use gate::{GATE_LOCK, gate};
-pub use intent::{Intent, Opened, drop_intent, open_intent, prove_intent, settle_intent};
+pub use give_back::{Beside, GiveBack, give_back, is_given_back, open_beside};
+pub use intent::{Intent, Opened, distrust, drop_intent, open_intent, prove_intent, settle_intent};
 pub use operation::{
     Operation, OperationState, forget_settled, record_done, record_state, recorded,
 };

@@ -20,6 +20,9 @@ pub enum OperationState {
     NotApplied,
     /// Nobody will ever know.
     Unknown,
+    /// Storage took it and legacy refused it: it is taken back, and every repeat hears of the refusal. The
+    /// reply is the name of what refused it.
+    Refused,
 }
 
 /// The record of one operation.
@@ -29,7 +32,7 @@ pub struct Operation {
     pub digest: String,
     /// Where it stands.
     pub state: OperationState,
-    /// The first answer, JSON text.
+    /// The first answer, JSON text; for `Refused`, the name of what refused it.
     pub reply: Option<String>,
 }
 
@@ -43,6 +46,7 @@ impl OperationState {
             Self::Converted => "converted",
             Self::NotApplied => "not_applied",
             Self::Unknown => "unknown",
+            Self::Refused => "refused",
         }
     }
 
@@ -53,6 +57,7 @@ impl OperationState {
             Self::Converted,
             Self::NotApplied,
             Self::Unknown,
+            Self::Refused,
         ]
         .into_iter()
         .find(|state| state.as_str() == text)
@@ -64,7 +69,7 @@ impl OperationState {
     pub fn may_run(self) -> bool {
         match self {
             Self::Converted | Self::NotApplied => true,
-            Self::Open | Self::Done | Self::Unknown => false,
+            Self::Open | Self::Done | Self::Unknown | Self::Refused => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Looking at the journal, and the rare acts on it: appending copies, retrying, pruning.
 
 use super::entry::{Direction, Parked};
+use super::intent::accept_intent;
 use super::operation;
 use super::stripes::json_list;
 use crate::contract::{Key, OpId};
@@ -68,7 +69,7 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
              coalesce(sum(CASE WHEN direction = 'legacy' THEN 1 ELSE 0 END), 0)::bigint, \
              coalesce(cutover.now_us() - min(created_us), 0)::bigint, \
              coalesce(sum(CASE WHEN token IS NOT NULL AND deadline_us < cutover.now_us() THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN parked = 'quarantined' THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(sum(CASE WHEN parked IN ('quarantined', 'mismatched') THEN 1 ELSE 0 END), 0)::bigint, \
              coalesce(sum(CASE WHEN bypass THEN 1 ELSE 0 END), 0)::bigint, \
              coalesce(sum(length(key) + length(tbl) + 160), 0)::bigint \
              FROM cutover.journal WHERE generation = (SELECT generation FROM cutover.state)",
@@ -217,22 +218,25 @@ pub async fn append_copies(
     .map(drop)
 }
 
-/// Lets a parked entry be tried again, in the transaction of the action's audit record. `false`: there is no such parked entry.
+/// Lets a parked entry be tried again, in the transaction of the action's audit record: with a mismatched
+/// intent, storage's row is believed from now on. `false`: there is no such parked entry.
 ///
 /// # Errors
 /// See [`Fault`].
 pub async fn retry(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
     let rows = tx
         .control(
-            "UPDATE cutover.journal SET parked = NULL, not_before_us = 0 \
-             WHERE seq = $1 AND parked IS NOT NULL RETURNING seq",
+            "UPDATE cutover.journal SET parked = NULL, not_before_us = 0 WHERE parked IS NOT NULL \
+             AND (seq = $1 OR token = (SELECT token FROM cutover.journal WHERE seq = $1 AND kind = 'intent')) \
+             RETURNING seq",
             vec![seq.into()],
         )
         .await?;
     Ok(!rows.is_empty())
 }
 
-/// Gives up a quarantined entry: the difference stays, by an operator's decision. `false`: there is none.
+/// Gives up a quarantined entry, or all of a mismatched intent: the difference stays, by an operator's
+/// decision. `false`: there is none.
 ///
 /// # Errors
 /// See [`Fault`].
@@ -243,7 +247,7 @@ pub async fn accept(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
             vec![seq.into(), Parked::Quarantined.as_str().into()],
         )
         .await?;
-    Ok(!rows.is_empty())
+    Ok(!rows.is_empty() || accept_intent(tx, seq).await?)
 }
 
 /// Removes entries of older generations (void after a fall to `off`), at most `batch_max`. Returns how many.

@@ -9,7 +9,7 @@
 
 use super::Legacy;
 use crate::contract::{Epoch, OpId, Reply};
-use crate::journal::{Operation, record_done, recorded};
+use crate::journal::{Operation, OperationState, record_done, recorded};
 use crate::schema::{Change, Step, Write};
 use crate::sql::render::dml;
 use crate::sql::{Dialect, Fault, Refusal, Tx, reply_of};
@@ -95,12 +95,12 @@ impl Legacy {
                 repeated: false,
             });
         }
-        match operation.reply {
-            Some(json) => Ok(Written {
-                reply: Reply::from_json(json),
+        match (operation.state, &operation.reply) {
+            (OperationState::Done, Some(json)) => Ok(Written {
+                reply: Reply::from_json(json.clone()),
                 repeated: true,
             }),
-            None => Err(WriteError::Recorded(operation)),
+            _ => Err(WriteError::Recorded(operation)),
         }
     }
 

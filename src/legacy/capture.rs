@@ -169,6 +169,27 @@ CREATE TRIGGER cutover_capture_truncate BEFORE TRUNCATE ON {on} FOR EACH STATEME
     sql
 }
 
+/// What a stranger does before it takes the gate's lock: while an advance drains it waits, as our own writers
+/// do in memory, or one that never pauses would owe storage something new at every look. When the drain is
+/// over, or its time is up, it goes on and is captured or refused like any other.
+///
+/// A transaction that holds the gate's lock already must not wait, because the drain waits for it; nor must a
+/// `TRUNCATE`, whose lock on the table keeps payments from reading it. Whether it holds the lock is looked up
+/// only while there is something to wait for. Under READ COMMITTED each look is a fresh snapshot; a stronger
+/// isolation sees the past and is let go by the deadline.
+fn wait_for_drain() -> String {
+    format!(
+        "  WHILE bypasses AND TG_OP <> 'TRUNCATE' AND EXISTS (SELECT FROM cutover.state
+    WHERE phase = 'draining' AND NOT bypass_refused AND drain_deadline_us > cutover.now_us()) LOOP
+    EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+      AND classid::bigint = {high} AND objid::bigint = {low} AND objsubid = 1);
+    PERFORM pg_sleep(0.01);
+  END LOOP;",
+        high = GATE_LOCK >> 32,
+        low = GATE_LOCK & 0xffff_ffff,
+    )
+}
+
 /// Gate first, then the writer's right to be here, then the journal.
 fn postgres_function(table: &Table, function: &str) -> String {
     format!(
@@ -180,6 +201,7 @@ DECLARE
   bypasses boolean := coalesce(ctx, '') = '';
   op uuid;
 BEGIN
+{wait}
   PERFORM pg_advisory_xact_lock_shared({GATE_LOCK});
   IF current_setting('transaction_isolation') = 'read committed' THEN
     SELECT epoch, generation, journaling, bypass_refused INTO STRICT st FROM cutover.state;
@@ -207,6 +229,7 @@ BEGIN
   RETURN NULL;
 END $capture$;
 ",
+        wait = wait_for_drain(),
         name = literal(&table.name),
         appends = postgres_appends(table),
     )

@@ -4,6 +4,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::contract::{Code, Error, OpId};
+use crate::journal::{Operation, OperationState};
 use crate::legacy::WriteError;
 use crate::sql::{Fault, Refusal};
 use crate::storage::StorageError;
@@ -93,9 +94,23 @@ fn from_refusal(refusal: Refusal) -> Error {
 pub(super) fn from_write(error: WriteError, op_id: OpId) -> Error {
     match error {
         WriteError::Fault(fault) => from_fault(fault, Effect::Write, Some(op_id)),
+        WriteError::Recorded(Operation {
+            state: OperationState::Refused,
+            reply,
+            ..
+        }) => refused_by_legacy(reply.as_deref()),
         WriteError::Recorded(_) => unknown_outcome(op_id),
         WriteError::OtherPayload => other_payload(op_id),
     }
+}
+
+/// A live write that storage took and legacy did not; it was taken back.
+pub(super) fn refused_by_legacy(rule: Option<&str>) -> Error {
+    Error::new(
+        Code::Constraint,
+        "the legacy database refuses this; nothing was changed",
+    )
+    .with_details(json!({ "constraint": rule }))
 }
 
 pub(super) fn other_payload(op_id: OpId) -> Error {

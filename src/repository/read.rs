@@ -1,5 +1,6 @@
 //! Reads: from the stage's authority, and in `shadow` and `live` again from the other side to compare.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,20 @@ use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
 use crate::storage::{self, Capability, StorageError, UnixMs};
 use crate::telemetry::Op;
+
+/// Of a read's time in `live`, in quarters: after the first legacy is asked too, after the third storage
+/// has no more.
+const WHOLE: u32 = 4;
+const HEDGE_SHARE: u32 = 1;
+const STORAGE_SHARE: u32 = 3;
+
+/// How storage ended in `live`.
+enum FirstLook {
+    /// It answered.
+    Storage(Reply),
+    /// It did not; what legacy said, if it was asked already.
+    Failed(Option<Result<Reply, Fault>>),
+}
 
 impl Repository {
     /// Answers a read from the authority. In `live`, legacy answers when storage cannot.
@@ -31,6 +46,9 @@ impl Repository {
         }
         let mut answer = match snapshot.stage.authority() {
             Backend::Legacy => self.read_legacy(&snapshot, call, read).await,
+            Backend::Storage if snapshot.stage == Stage::Live => {
+                self.read_live(&snapshot, call, read).await
+            }
             Backend::Storage => self.read_storage(&snapshot, call, read).await,
         };
         answer.lease_expired = lease_expired;
@@ -70,6 +88,7 @@ impl Repository {
         )
     }
 
+    /// `ramp_down`, `complete`: storage alone.
     async fn read_storage(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
@@ -78,22 +97,59 @@ impl Repository {
     ) -> Answer {
         let started = Instant::now();
         let result = self
-            .storage_read(&read, snapshot.epoch, call.traceparent.clone())
+            .storage_read(&read, &call, snapshot.epoch, self.rpc_deadline())
             .await;
-        let time = started.elapsed();
-        let op = Op::of(&call.request.query);
-        self.observer.storage(op, time, result.as_ref().err());
-        match result {
-            Ok(reply) => {
-                if snapshot.stage == Stage::Live {
-                    self.compare(snapshot, call, read, &reply, time);
+        Self::answered(
+            snapshot,
+            result.map_err(errors::from_storage_read),
+            Backend::Storage,
+            started.elapsed(),
+        )
+    }
+
+    /// `live`: storage, and legacy where storage cannot, within one deadline. Legacy is asked before storage
+    /// has failed, because a frozen service fails only when its time is over.
+    async fn read_live(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        call: Call,
+        read: Read,
+    ) -> Answer {
+        let allowed = self.options.load().read_deadline;
+        let started = Instant::now();
+        let over = call.received + allowed;
+        let rpc_over = UnixMs::after(STORAGE_SHARE * allowed / WHOLE).min(self.rpc_deadline());
+        let from_legacy = async {
+            tokio::time::sleep_until((started + HEDGE_SHARE * allowed / WHOLE).into()).await;
+            self.observed_legacy_read(&call, &read, over).await
+        };
+        let first = {
+            let from_storage = self.storage_read(&read, &call, snapshot.epoch, rpc_over);
+            let (mut from_storage, mut from_legacy) = (pin!(from_storage), pin!(from_legacy));
+            let mut spare = None;
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut from_storage => break match result {
+                        Ok(reply) => FirstLook::Storage(reply),
+                        Err(_) => FirstLook::Failed(spare),
+                    },
+                    result = &mut from_legacy, if spare.is_none() => spare = Some(result),
                 }
+            }
+        };
+        match first {
+            FirstLook::Storage(reply) => {
+                let time = started.elapsed();
+                self.compare(snapshot, call, read, &reply, time);
                 Self::answered(snapshot, Ok(reply), Backend::Storage, time)
             }
             // Every acknowledged write of `live` is in legacy, so it may answer instead.
-            Err(_) if snapshot.stage == Stage::Live => {
-                let started = Instant::now();
-                let result = self.timed_legacy_read(&read).await;
+            FirstLook::Failed(spare) => {
+                let result = match spare {
+                    Some(result) => result,
+                    None => self.observed_legacy_read(&call, &read, over).await,
+                };
                 Self::answered(
                     snapshot,
                     result.map_err(|fault| errors::from_fault(fault, Effect::Read, None)),
@@ -101,40 +157,59 @@ impl Repository {
                     started.elapsed(),
                 )
             }
-            Err(error) => Self::answered(
-                snapshot,
-                Err(errors::from_storage_read(error)),
-                Backend::Storage,
-                time,
-            ),
         }
     }
 
-    pub(super) async fn timed_legacy_read(&self, read: &Read) -> Result<Reply, Fault> {
-        let options = self.options.load();
-        let capped = capped(read, options.limits.select_limit_max);
+    async fn observed_legacy_read(
+        &self,
+        call: &Call,
+        read: &Read,
+        over: Instant,
+    ) -> Result<Reply, Fault> {
+        let started = Instant::now();
+        let left = over.saturating_duration_since(started);
+        let result = self.legacy_read_within(read, left).await;
+        let op = Op::of(&call.request.query);
+        self.observer
+            .legacy(op, started.elapsed(), result.as_ref().err());
+        result
+    }
+
+    async fn timed_legacy_read(&self, read: &Read) -> Result<Reply, Fault> {
+        let allowed = self.options.load().read_deadline;
+        self.legacy_read_within(read, allowed).await
+    }
+
+    async fn legacy_read_within(&self, read: &Read, allowed: Duration) -> Result<Reply, Fault> {
+        let capped = capped(read, self.options.load().limits.select_limit_max);
         let read = capped.as_ref().unwrap_or(read);
-        tokio::time::timeout(options.read_deadline, self.legacy.read(read))
+        tokio::time::timeout(allowed, self.legacy.read(read))
             .await
             .unwrap_or(Err(Fault::TimedOut))
     }
 
-    /// One read of storage, under the RPC deadline.
+    /// One read of storage.
     async fn storage_read(
         &self,
         read: &Read,
+        call: &Call,
         epoch: Epoch,
-        traceparent: Option<String>,
+        deadline: UnixMs,
     ) -> Result<Reply, StorageError> {
-        let call = storage::Call {
+        let started = Instant::now();
+        let send = storage::Call {
             query: read_query(read, self.storage.capabilities().has(Capability::OrderBy)),
             attempt: AttemptId::fresh(),
-            deadline: self.rpc_deadline(),
+            deadline,
             epoch,
-            traceparent,
+            traceparent: call.traceparent.clone(),
             fences: Vec::new(),
         };
-        self.storage.call(&call).await
+        let result = self.storage.call(&send).await;
+        let op = Op::of(&call.request.query);
+        self.observer
+            .storage(op, started.elapsed(), result.as_ref().err());
+        result
     }
 
     /// The deadline of a call to storage that starts now.

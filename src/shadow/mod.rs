@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::compare::{Difference, DifferenceKind, replies_equal};
-use crate::contract::{AttemptId, Epoch, Reply};
+use crate::contract::{AttemptId, Epoch, Key, Reply};
 use crate::control::{Control, Phase};
 use crate::divergence::Finding;
 use crate::legacy::Legacy;
@@ -26,7 +26,7 @@ use crate::observe::Observer;
 use crate::schema::{Filter, Read, ReadKind, Table, read_query};
 use crate::stage::Backend;
 use crate::storage::{self, Capability, Storage, UnixMs};
-use crate::telemetry::{Comparison as Compared, Op};
+use crate::telemetry::{Comparison as Compared, DivergenceKind, Op};
 
 /// How reads are compared; hot-reloadable.
 #[derive(Clone, Debug)]
@@ -197,6 +197,28 @@ impl Comparer {
         self.observer
             .legacy(op(read), started.elapsed(), result.as_ref().err());
         result.ok()
+    }
+
+    /// Legacy refused for good what storage had taken under these keys: one finding for each table.
+    pub async fn refused(&self, keys: &[(String, Key)], rule: &str) {
+        let schema = self.legacy.schema();
+        let mut told: Vec<&str> = Vec::new();
+        for (name, key) in keys {
+            let Some(table) = schema
+                .table(name)
+                .filter(|_| !told.contains(&name.as_str()))
+            else {
+                continue;
+            };
+            told.push(name);
+            let finding = Finding {
+                table: name.clone(),
+                kind: DivergenceKind::Refused,
+                key: Some(key.clone()),
+                fields: vec![rule.to_owned()],
+            };
+            self.confirmed(table, finding).await;
+        }
     }
 
     /// Writes a confirmed divergence down: counted, logged, listed.

@@ -63,6 +63,24 @@ impl Fault {
         !matches!(self, Self::InDoubt(_))
     }
 
+    /// The constraint of the database's own that refused the statement, or the class of value.
+    #[must_use]
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Self::Refused(
+                Refusal::Unique(rule)
+                | Refusal::ForeignKey(rule)
+                | Refusal::Constraint(rule)
+                | Refusal::Value(rule),
+            ) => Some(rule),
+            Self::Refused(Refusal::StaleEpoch | Refusal::Bypass | Refusal::KeyHeld)
+            | Self::Unavailable(_)
+            | Self::TimedOut
+            | Self::InDoubt(_)
+            | Self::Unexpected(_) => None,
+        }
+    }
+
     /// Whether the gate refused the writer's epoch.
     #[must_use]
     pub fn is_stale_epoch(&self) -> bool {

@@ -147,14 +147,17 @@ fn by_code(error: contract::Error) -> StorageError {
         | Code::UnboundedWrite
         | Code::KeyRequired
         | Code::Unsupported
-        | Code::Unauthorized
-        | Code::Forbidden
-        | Code::NotFound
         | Code::Conflict
         | Code::PreconditionFailed
         | Code::TooLarge
         | Code::Constraint => StorageError::Rejected(error),
-        Code::Overloaded | Code::BackendUnavailable => StorageError::Unavailable(error.to_string()),
+        // Our credentials or our address are not accepted: that is between us and the service, and no
+        // answer to a caller's request.
+        Code::Unauthorized
+        | Code::Forbidden
+        | Code::NotFound
+        | Code::Overloaded
+        | Code::BackendUnavailable => StorageError::Unavailable(error.to_string()),
         Code::DeadlineExceeded | Code::OutcomeUnknown | Code::Internal => {
             StorageError::InDoubt(error.to_string())
         }
@@ -176,7 +179,7 @@ fn by_status(status: u16, message: String) -> StorageError {
         400..=499 => Code::InvalidRequest,
         _ => return StorageError::InDoubt(message),
     };
-    StorageError::Rejected(contract::Error::new(code, message))
+    by_code(contract::Error::new(code, message))
 }
 
 #[cfg(test)]
@@ -202,7 +205,11 @@ mod tests {
     fn every_code_means_the_same_with_and_without_a_status() {
         for code in Code::ALL {
             let expected = match code {
-                Code::Overloaded | Code::BackendUnavailable => "unavailable",
+                Code::Unauthorized
+                | Code::Forbidden
+                | Code::NotFound
+                | Code::Overloaded
+                | Code::BackendUnavailable => "unavailable",
                 Code::DeadlineExceeded | Code::OutcomeUnknown | Code::Internal => "in_doubt",
                 _ => "rejected",
             };
@@ -237,7 +244,9 @@ mod tests {
     fn a_status_alone_is_believed_only_where_it_certainly_means_a_refusal() {
         for (status, expected) in [
             (400, "rejected"),
-            (404, "rejected"),
+            (401, "unavailable"),
+            (403, "unavailable"),
+            (404, "unavailable"),
             (409, "rejected"),
             (418, "rejected"),
             (408, "in_doubt"),

@@ -122,6 +122,8 @@ labels! {
         Count = "count",
         /// Storage's reply to a write is not what was written.
         EchoMismatch = "echo_mismatch",
+        /// Legacy refused what storage had taken; storage gets legacy's row back.
+        Refused = "refused",
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::fixture::history::{Writers, assert_holds};
-use crate::fixture::{World, WorldOptions, eventually};
+use crate::fixture::{Database, World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -49,6 +51,57 @@ async fn every_epoch_has_one_record_and_the_chain_is_intact() {
     let last = "SELECT kind || ' ' || to_stage || ' ' || reason FROM cutover.transitions \
                 ORDER BY epoch DESC LIMIT 1";
     assert_eq!(world.legacy.texts(last).await, ["rollback dual_write test"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_past_the_proxy_that_never_pauses_does_not_keep_an_advance_from_draining() {
+    let world = World::build(two_replicas("amqp")).await;
+    world.advance_to("shadow").await;
+    let stop = CancellationToken::new();
+    let strangers: Vec<_> = (0..3)
+        .map(|number| tokio::spawn(intrude(stop.clone(), world.legacy.clone(), number)))
+        .collect();
+    let written = "SELECT count(*) FROM campaigns";
+    eventually("they write", SOON, async || {
+        let written = world.legacy.number(written).await;
+        (written >= 100).then_some(()).ok_or(written)
+    })
+    .await;
+    world.verified().await;
+    // The first try counts: held back, the strangers cannot defeat it.
+    let advanced = world.proxies[0].stage("live", true).await;
+    assert!(advanced.status.is_success(), "{}", advanced.body);
+    let (mut written, mut refusals) = (0, Vec::new());
+    for stranger in strangers {
+        let told = stranger.await.expect("a stranger ends well");
+        written += told.0;
+        refusals.push(told.1);
+    }
+    stop.cancel();
+    for refusal in &refusals {
+        assert!(refusal.contains("must go through the proxy"), "{refusal}");
+    }
+    let rows = world.legacy.number("SELECT count(*) FROM campaigns").await;
+    assert_eq!(rows, written, "what strangers were told, and what is there");
+    world.assert_same_rows("campaigns").await;
+}
+
+/// Inserts past the proxy every 5 ms until it is refused; how many rows, and the refusal.
+async fn intrude(stop: CancellationToken, legacy: Database, number: usize) -> (i64, String) {
+    let mut written = 0;
+    while !stop.is_cancelled() {
+        // Two statements of one transaction, so that some are between the two when the drain begins.
+        let insert = format!(
+            "INSERT INTO campaigns (id, name) VALUES (gen_random_uuid(), 'stranger {number}')"
+        );
+        let sql = format!("{insert}; {insert}");
+        match legacy.try_execute(&sql).await {
+            Ok(()) => written += 2,
+            Err(refusal) => return (written, refusal),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    (written, String::new())
 }
 
 async fn flips_lose_nothing(transport: &'static str) {

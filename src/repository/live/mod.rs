@@ -9,6 +9,7 @@
 //! Whatever goes wrong in between, the record of the operation knows: the next turn reads it.
 
 mod echo;
+mod finish;
 mod plan;
 
 use std::sync::Arc;
@@ -21,13 +22,13 @@ use crate::contract::{AttemptId, Reply, Token};
 use crate::control::Snapshot;
 use crate::divergence::Finding;
 use crate::journal::{self, Intent, Opened, Operation, OperationState};
-use crate::legacy::{Applied, Finish, Image};
 use crate::schema::write_query;
 use crate::sql::Fault;
-use crate::stage::{Backend, Stage};
+use crate::stage::Backend;
 use crate::storage::{self, Capability, StorageError, UnixMs};
 use crate::telemetry::DivergenceKind;
 
+use finish::{RETRY, StepFive};
 use plan::Plan;
 
 impl Repository {
@@ -114,86 +115,77 @@ impl Repository {
                     .await;
             }
             Err(StorageError::Unavailable(_)) => {
+                // Tried again until the deadline: it may come back, or a rollback come to the rescue.
                 let error = errors::unavailable("the storage service cannot be reached");
                 return self.dropped(intent, Turn::Blocked(error)).await;
             }
             Err(StorageError::InDoubt(_)) => return Turn::InDoubt,
         };
-        let before = match before {
+        let before = match self.known_before(plan, order, before).await {
             Ok(before) => before,
             Err(_) => return Turn::InDoubt,
         };
         match echo::images(plan, &reply, &before) {
             Ok(images) => {
-                self.commit(snapshot, order, intent, images, reply, time)
-                    .await
+                let step = StepFive {
+                    order,
+                    intent,
+                    images,
+                    reply,
+                    time,
+                };
+                self.finish(snapshot.epoch, step).await
             }
-            Err(mismatch) => {
-                self.disbelieve(mismatch).await;
-                Turn::InDoubt
-            }
+            Err(mismatch) => self.disbelieve(order, intent, mismatch).await,
         }
+    }
+
+    /// Without legacy's rows the reply cannot be judged, and what is not judged is not believed: ask again
+    /// while there is time.
+    async fn known_before(
+        &self,
+        plan: &Plan,
+        order: &Order,
+        first: Result<plan::Before, Fault>,
+    ) -> Result<plan::Before, Fault> {
+        let mut before = first;
+        while before.is_err() && Instant::now() + RETRY < order.deadline {
+            tokio::time::sleep(RETRY).await;
+            before = self.rows_before(plan).await;
+        }
+        before
     }
 
     /// A reply that is not the row that was written is a confirmed divergence, and nothing is applied. The
-    /// intent stays open: what storage really has is read when it is resolved.
-    async fn disbelieve(&self, mismatch: echo::EchoMismatch) {
-        let schema = self.legacy.schema();
-        let Some(table) = schema.table(&mismatch.table) else {
-            return;
-        };
-        let finding = Finding {
-            table: mismatch.table,
-            kind: DivergenceKind::EchoMismatch,
-            key: mismatch.key,
-            fields: mismatch.fields,
-        };
-        self.comparer.confirmed(table, finding).await;
-    }
-
-    /// Step 5, under the new epoch if the epoch moved and the stage is still `live`.
-    async fn commit(
+    /// intent stays open and marked, so that nobody copies a row into legacy that storage lies about; a
+    /// rollback gives storage legacy's row, and the write runs again there.
+    ///
+    /// A process that dies before the mark is made leaves an intent like any other in doubt: what storage
+    /// then says of it is believed, because no lie of it is known.
+    async fn disbelieve(
         &self,
-        snapshot: &Snapshot,
         order: &Order,
         intent: &Intent,
-        images: Vec<Image>,
-        reply: Reply,
-        time: std::time::Duration,
+        mismatch: echo::EchoMismatch,
     ) -> Turn {
-        let mut epoch = snapshot.epoch;
-        loop {
-            let finish = Finish {
-                token: intent.token,
-                keys: intent.keys.len(),
-                op_id: order.op_id,
-                state: OperationState::Done,
-                reply: Some(reply.as_json()),
-                epoch,
-            };
-            let started = Instant::now();
-            match self.legacy.finish(&finish, &images).await {
-                Ok(Applied::Done) => {
-                    self.observer.paired(order.op, started.elapsed(), time);
-                    return Turn::Done(Ok(reply), Backend::Storage, time);
-                }
-                Ok(Applied::NotOurs) => return Turn::InDoubt,
-                Err(fault) if fault.is_stale_epoch() => {
-                    if self.control.refresh().await.is_err() {
-                        return Turn::InDoubt;
-                    }
-                    let now = self.control.snapshot();
-                    if now.stage != Stage::Live || now.epoch == epoch {
-                        return Turn::InDoubt;
-                    }
-                    epoch = now.epoch;
-                }
-                Err(fault) => {
-                    tracing::warn!(%fault, op_id = %order.op_id, "a live write could not be applied to legacy yet");
-                    return Turn::InDoubt;
-                }
+        while let Err(fault) = journal::distrust(self.legacy.db(), intent.token).await {
+            tracing::warn!(%fault, op_id = %order.op_id, "a mismatch could not be marked yet");
+            if Instant::now() + RETRY >= order.deadline {
+                break;
             }
+            tokio::time::sleep(RETRY).await;
         }
+        let schema = self.legacy.schema();
+        if let Some(table) = schema.table(&mismatch.table) {
+            let finding = Finding {
+                table: mismatch.table,
+                kind: DivergenceKind::EchoMismatch,
+                key: mismatch.key,
+                fields: mismatch.fields,
+            };
+            self.comparer.confirmed(table, finding).await;
+        }
+        Turn::InDoubt
     }
 
     /// Storage certainly did nothing: the intent goes, if it is still ours.
@@ -234,6 +226,7 @@ impl Repository {
             },
             (OperationState::Unknown, _) => done(Err(errors::unknown_outcome(order.op_id))),
             (OperationState::Open, _) => Turn::InDoubt,
+            (OperationState::Refused, rule) => self.given_back(order, rule).await,
             (OperationState::Converted | OperationState::NotApplied, _) => Turn::Again,
         }
     }
