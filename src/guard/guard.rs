@@ -195,6 +195,10 @@ impl Guard {
         if before.epoch != situation.epoch {
             self.decision = None;
         }
+        if situation.storage_stale != before.storage_stale {
+            // What it lacked was found and paid.
+            self.findings.clear();
+        }
         if !situation.continues(&before) {
             self.calls.clear();
             self.recent.clear();

@@ -71,12 +71,11 @@ impl Situation {
         }
     }
 
-    /// Whether what was measured before still says something: samples of another stage, or from before a
-    /// re-arm, do not.
+    /// Whether what was measured before still says something. It does not after a way back, a freeze, a re-arm
+    /// or a maintenance: what was bad then must not fire again. An advance leaves storage as it was.
     pub(super) fn continues(&self, before: &Self) -> bool {
-        self.stage == before.stage
+        self.stage >= before.stage
             && self.latched == before.latched
-            && self.storage_stale == before.storage_stale
             && self.maintenance == before.maintenance
     }
 

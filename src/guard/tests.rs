@@ -183,6 +183,20 @@ fn old_samples_do_not_fire_again_after_a_rollback_and_a_rearm() {
 }
 
 #[test]
+fn an_advance_keeps_what_was_measured_and_a_verdict_only_forgets_divergences() {
+    let mut bench = Bench::new(Stage::DualWrite);
+    bench.situation.storage_stale = true;
+    for _ in 0..20 {
+        bench.step(STEP, &[call(false), pair(2), Sample::Diverged]);
+    }
+    bench.situation.storage_stale = false;
+    assert_eq!(bench.standing(Trigger::Inconsistency), Standing::Ok);
+    bench.situation.stage = Stage::Shadow;
+    assert_eq!(bench.standing(Trigger::FailureRate), Standing::Ok);
+    assert_eq!(bench.standing(Trigger::LatencyDelta), Standing::Ok);
+}
+
+#[test]
 fn a_decision_outlives_the_recovery_of_what_it_was_made_on_until_the_epoch_moves() {
     let mut bench = Bench::new(Stage::Live);
     let (first, _) = bench.decides(100, &[call(true)]).unwrap();
