@@ -19,7 +19,7 @@ use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec, introspect};
 pub use authority::{Stamp, WriteError, Written};
 pub use capture::{capture_sql, uninstall_sql};
 pub use relations::Swept;
-pub use secondary::{Applied, Finish, Image};
+pub use secondary::{Applied, Finish, Image, Source};
 
 /// The legacy database with the configured tables.
 #[derive(Debug)]
