@@ -19,12 +19,14 @@ pub mod telemetry;
 
 // The two backends, and what one owes the other.
 pub mod divergence;
+pub mod evidence;
 pub mod journal;
 pub mod legacy;
 pub mod storage;
 
 // Who decides which of them is the authority, and who watches.
 pub mod control;
+pub mod guard;
 pub mod observe;
 
 // What a request does, and what happens behind its back.
@@ -39,6 +41,7 @@ pub mod walk;
 pub mod admin;
 pub mod front;
 pub mod jobs;
+pub mod sentinel;
 
 // Wiring.
 pub mod app;

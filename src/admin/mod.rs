@@ -9,12 +9,16 @@ mod act;
 mod auth;
 mod body;
 mod events;
+mod evidence;
 mod failed;
+mod guard;
 mod health;
 mod look;
+mod maintenance;
 mod now;
 mod readiness;
 mod record;
+mod recover;
 mod stage;
 mod status;
 mod token;
@@ -29,12 +33,12 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{AdminToken, TokenHash};
+use crate::config::{AdminToken, Readiness, TokenHash};
 use crate::contract::{Code, Error};
-use crate::control::Control;
+use crate::control::{Control, FlagFile};
 use crate::jobs::{self, Jobs};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
@@ -42,6 +46,7 @@ use crate::stage::Stage;
 
 use failed::Failed;
 
+pub use stage::judge_for_flag_file;
 pub use token::write_operator_token;
 
 /// Clients of `/admin/events` at a time; more are refused.
@@ -68,6 +73,10 @@ pub struct AdminState {
     pub version: String,
     /// The configuration without its secrets.
     pub config_view: ArcSwap<serde_json::Value>,
+    /// `[readiness]`, as the last reload left it.
+    pub readiness: ArcSwap<Readiness>,
+    /// What became of the flag file.
+    pub flag: watch::Receiver<FlagFile>,
     /// Backfills and verifies.
     pub jobs: Arc<Jobs>,
     /// Once cancelled, nothing is ready any more and event streams end.
@@ -120,6 +129,8 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/admin/stage", post(stage::stage))
         .route("/admin/rollback", post(stage::rollback))
         .route("/admin/rearm", post(stage::rearm))
+        .route("/admin/recover", post(recover::recover))
+        .route("/admin/maintenance", post(maintenance::maintenance))
         .route("/admin/journal/{seq}/retry", post(act::retry))
         .route("/admin/journal/{seq}/accept", post(act::accept))
         .route("/admin/divergences/{id}/explain", post(act::explain))

@@ -13,6 +13,7 @@ use crate::stage::{Backend, Stage};
 use crate::telemetry::Comparison;
 
 use super::AdminState;
+use super::guard::TriggerView;
 
 /// The stage and the last minute.
 #[derive(Serialize, Debug)]
@@ -32,7 +33,7 @@ pub(super) struct Now {
     backends: Backends,
     latency_delta: Delta,
     comparisons: Comparisons,
-    bypass_writes: i64,
+    guard: Vec<TriggerView>,
     weakened: Vec<String>,
     version: String,
 }
@@ -116,7 +117,7 @@ impl Now {
                 p95_ms: sampled(&delta, delta.p95_ms),
             },
             comparisons: Comparisons::new(state.observer.comparisons()),
-            bypass_writes: state.observer.bypass_writes(),
+            guard: TriggerView::all(state.observer.guard()),
             weakened: state.storage.weakened.clone(),
             version: state.version.clone(),
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::contract::{Code, Epoch, Error};
 use crate::control::{
-    Blocker, Refused, TransitionError, TransitionKind, TransitionRequest, Transitioned,
+    Blocker, Judged, Refused, TransitionError, TransitionKind, TransitionRequest, Transitioned,
 };
 use crate::stage::Stage;
 
@@ -18,7 +18,7 @@ use super::act::{Reason, run_to_end};
 use super::auth::Actor;
 use super::body;
 use super::failed::{Answer, ok};
-use super::readiness::Readiness;
+use super::readiness::{Asked, Readiness};
 use super::status;
 
 /// The longest ticket, in characters.
@@ -120,7 +120,7 @@ pub(super) async fn rollback(
         dry_run: false,
         evidence: Value::Null,
     };
-    run_to_end(async move { make(&state, wish, false).await }).await
+    run_to_end(async move { make(&state, wish).await }).await
 }
 
 /// Lifts the latch.
@@ -142,7 +142,7 @@ pub(super) async fn rearm(
 async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
     let snapshot = state.control.snapshot();
     if wish.to <= snapshot.stage {
-        return make(state, wish, false).await;
+        return make(state, wish).await;
     }
     // The control judges the epoch and which moves exist; its word is plainer than a list of blockers.
     let rehearsed = TransitionRequest {
@@ -159,11 +159,41 @@ async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
             .with_details(json!({"readiness": readiness}))
             .into());
     }
-    let forced = !readiness.ready;
-    wish.evidence = json!({"readiness": readiness});
+    wish.evidence = evidence_of(&readiness, asked.as_ref());
     // What was judged is what is changed: a stage that somebody else entered meanwhile was not.
     wish.expected_epoch = Some(snapshot.epoch);
-    make(state, wish, forced).await
+    make(state, wish).await
+}
+
+/// What the decision to advance rests on: the list, what of it is overridden, and the callers' baseline.
+fn evidence_of(readiness: &Readiness, asked: Option<&Asked>) -> Value {
+    let overridden: Vec<&str> = readiness.blockers.iter().map(|one| one.code).collect();
+    let mut evidence = json!({ "readiness": readiness });
+    if !overridden.is_empty() {
+        evidence["overridden"] = json!(overridden);
+    }
+    let baselines = asked.map_or(&[][..], |asked| &asked.baselines);
+    for one in baselines {
+        evidence["baseline"][one.kind.as_str()] = json!({
+            "samples": one.samples,
+            "p50_ms": one.p50_us as f64 / 1000.0,
+            "p95_ms": one.p95_us as f64 / 1000.0,
+        });
+    }
+    evidence
+}
+
+/// What the flag file is held to: the same list as everybody, and nothing forced. None when the database,
+/// which knows most of it, does not answer.
+pub async fn judge_for_flag_file(state: &AdminState) -> Option<Judged> {
+    let snapshot = state.control.snapshot();
+    let asked = status::ask(state).await?;
+    let readiness = status::readiness(state, &snapshot, Some(&asked));
+    Some(Judged {
+        epoch: snapshot.epoch,
+        evidence: evidence_of(&readiness, Some(&asked)),
+        blockers: readiness.blockers,
+    })
 }
 
 async fn rehearse(state: &AdminState, wish: TransitionRequest) -> Answer {
@@ -197,10 +227,8 @@ async fn rehearse(state: &AdminState, wish: TransitionRequest) -> Answer {
     })
 }
 
-/// Makes the move. It is on record among the transitions; one that was forced also among the acts that
-/// weaken a guard.
-async fn make(state: &AdminState, wish: TransitionRequest, forced: bool) -> Answer {
-    let (actor, reason) = (wish.actor.clone(), wish.reason.clone());
+/// Makes the move. The control puts it on record, and what was forced also among the acts that weaken a guard.
+async fn make(state: &AdminState, wish: TransitionRequest) -> Answer {
     let Transitioned {
         epoch,
         from,
@@ -208,16 +236,6 @@ async fn make(state: &AdminState, wish: TransitionRequest, forced: bool) -> Answ
         pause,
         dry_run: _,
     } = state.control.transition(wish).await?;
-    if forced {
-        let details = json!({"from": from, "to": to, "epoch": epoch});
-        let recorded = state
-            .control
-            .record_action(&actor, "force", &reason, details)
-            .await;
-        if let Err(fault) = recorded {
-            tracing::error!(%fault, "a forced move could not be recorded among the actions");
-        }
-    }
     ok(&Moved {
         epoch,
         from,

@@ -12,16 +12,20 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
+use crate::clock::unix_us;
 use crate::contract::Epoch;
-use crate::control::{self, Blocker, Replica, RollbackSafety, Snapshot, rollback_safety};
+use crate::control::{self, Maintenance, Replica, RollbackSafety, Snapshot, rollback_safety};
+use crate::observe::CallKind;
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
-use crate::{divergence, journal};
+use crate::{divergence, evidence, journal};
 
 use super::AdminState;
+use super::evidence::{BaselineView, FlagFileView, VerifiedView};
 use super::failed::{Answer, ok};
+use super::maintenance::MaintenanceView;
 use super::now::Now;
-use super::readiness::{Asked, Facts, Readiness};
+use super::readiness::{Asked, Facts, Readiness, TriggerFact};
 
 /// How long the database may take over all questions.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,12 +36,19 @@ struct Status {
     now: Now,
     rollback: RollbackSafety,
     readiness: Readiness,
-    /// The triggers; none is built in.
-    guard: [(); 0],
     /// The latest backfill of this replica.
     backfill: Value,
     /// The latest verify of this replica.
     verify: Value,
+    /// The last full verify of storage, on whichever replica.
+    verified: Option<VerifiedView>,
+    /// Callers' latency in `off`, and lately on this replica, by kind of call.
+    baseline: BaselineView,
+    /// Rows written past the proxy since the installation; nothing when the database did not answer.
+    bypass_writes: Option<i64>,
+    flag_file: FlagFileView,
+    /// The expected outages under way.
+    maintenance: Vec<MaintenanceView>,
     replicas: Vec<ReplicaView>,
 }
 
@@ -63,9 +74,19 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>) -> Answer {
         now: Now::new(&state, &snapshot, &owed, asked.is_some()),
         rollback: rollback(&snapshot, asked.as_ref()),
         readiness: readiness(&state, &snapshot, asked.as_ref()),
-        guard: [],
         backfill: jobs["backfill"].take(),
         verify: jobs["verify"].take(),
+        verified: asked
+            .as_ref()
+            .and_then(|asked| asked.verified.as_ref())
+            .map(VerifiedView::from),
+        baseline: BaselineView::new(&state, asked.as_ref()),
+        bypass_writes: asked.as_ref().map(|asked| {
+            let tables = asked.bypassed.iter();
+            tables.map(|table| table.rows).sum()
+        }),
+        flag_file: FlagFileView::new(&state.flag.borrow(), snapshot.stage),
+        maintenance: MaintenanceView::all(&state.control),
         replicas: asked
             .into_iter()
             .flat_map(|asked| asked.replicas)
@@ -93,11 +114,33 @@ pub(super) async fn ask(state: &AdminState) -> Option<Asked> {
 
 async fn ask_all(state: &AdminState) -> Result<Asked, Fault> {
     let db = state.legacy.db();
+    // What only matters before `live` is not asked for in the other stages.
+    let in_shadow = state.control.snapshot().stage == Stage::Shadow;
+    let shadow = match in_shadow {
+        true => control::entered(db, Stage::Shadow).await?,
+        false => None,
+    };
     Ok(Asked {
         owed: journal::owed(db).await?,
         divergences_open: divergence::count_open(db).await?,
         replicas: state.control.replicas().await?,
         skew: state.control.skew().await,
+        verified: evidence::verified(db, Backend::Storage).await?,
+        compared: match shadow {
+            Some(entered) => evidence::compared_since(db, entered.epoch).await?,
+            None => vec![],
+        },
+        shadow,
+        bypassed: evidence::bypassed(db).await?,
+        baselines: evidence::baselines(db).await?,
+        sequences: match in_shadow {
+            true => state.legacy.sequences_behind().await?,
+            false => vec![],
+        },
+        app_triggers: match in_shadow {
+            true => state.legacy.app_triggers().await?,
+            false => vec![],
+        },
     })
 }
 
@@ -113,7 +156,29 @@ pub(super) fn readiness(
         storage_up: (state.storage.is_up)(),
         highest_stage: state.storage.highest_stage,
         clock_skew_max: state.control.options().clock_skew_max,
+        settings: &state.readiness.load(),
+        now_us: unix_us(),
+        callers: CallKind::ALL.map(|kind| (kind, state.observer.caller_latency(kind))),
+        backfill_under_way: backfill_under_way(state),
+        maintenance: state
+            .control
+            .maintenance()
+            .iter()
+            .map(Maintenance::told)
+            .collect(),
+        tables: state.legacy.schema().tables.keys().cloned().collect(),
+        triggers: TriggerFact::all(&state.observer.guard().verdicts()),
+        drift: vec![],
     })
+}
+
+/// Whether a backfill runs, or rests to be resumed.
+fn backfill_under_way(state: &AdminState) -> bool {
+    let jobs = state.jobs.current();
+    matches!(
+        jobs["backfill"]["state"].as_str(),
+        Some("running" | "paused")
+    )
 }
 
 /// Where a rollback leads when nobody says: to where legacy answers and storage goes on being paid; from
@@ -129,22 +194,14 @@ pub(super) fn rollback_target(stage: Stage) -> Option<Stage> {
 
 fn rollback(snapshot: &Snapshot, asked: Option<&Asked>) -> RollbackSafety {
     let to = rollback_target(snapshot.stage).unwrap_or(Stage::Off);
-    let Some(asked) = asked else {
-        return RollbackSafety {
-            safe: false,
-            to: (snapshot.authority() == Backend::Storage).then_some(to),
-            blockers: vec![Blocker {
-                code: "legacy_down",
-                message: "the legacy database does not answer: nothing can be rolled back to it"
-                    .to_owned(),
-            }],
+    let known = asked.map(|asked| {
+        let owed = control::Owed {
+            to_storage: asked.owed.to_storage,
+            to_legacy: asked.owed.to_legacy,
         };
-    };
-    let owed = control::Owed {
-        to_storage: asked.owed.to_storage,
-        to_legacy: asked.owed.to_legacy,
-    };
-    rollback_safety(snapshot, owed, &asked.replicas, to)
+        (owed, asked.replicas.as_slice())
+    });
+    rollback_safety(snapshot, known, to)
 }
 
 impl From<Replica> for ReplicaView {

@@ -26,7 +26,7 @@ use crate::shadow::{CompareOptions, Comparer};
 use crate::sql::{Db, PoolOptions, TableSpec};
 use crate::storage::{Capabilities, HttpOptions, Storage, StorageOptions, Transport};
 use crate::telemetry::Metrics;
-use crate::{divergence, journal};
+use crate::{divergence, evidence, journal};
 
 struct Plane {
     addr: SocketAddr,
@@ -55,6 +55,7 @@ async fn plane(named_tokens: bool) -> Plane {
     control::install(&db).await.unwrap();
     journal::install(&db).await.unwrap();
     divergence::install(&db).await.unwrap();
+    evidence::install(&db).await.unwrap();
     let legacy = Arc::new(Legacy::open(db.clone(), vec![spec()]).await.unwrap());
     let control = Control::open(db.clone(), ControlOptions::default())
         .await
@@ -77,6 +78,11 @@ async fn plane(named_tokens: bool) -> Plane {
             highest_stage: Stage::Complete,
         },
         observer,
+        readiness: ArcSwap::from_pointee(crate::config::Readiness {
+            baseline_samples_min: 0,
+            ..crate::config::Readiness::default()
+        }),
+        flag: watch::channel(FlagFile::Absent).1,
         jobs,
         tokens: ArcSwap::from_pointee(if named_tokens { tokens() } else { vec![] }),
         operator_token: TokenHash::of("written at start"),

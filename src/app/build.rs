@@ -11,19 +11,20 @@ use super::AppError;
 use crate::admin::{self, AdminState, StorageView};
 use crate::applier::{Applier, ApplierOptions};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
-use crate::control::{self, Control, ControlOptions, FlagFile};
+use crate::control::{self, Control, ControlOptions, FlagFile, Judge};
 use crate::front::Doorway;
 use crate::jobs::Jobs;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::{Parts, Repository, RepositoryOptions};
 use crate::schema::BindLimits;
+use crate::sentinel::{Canary, Sentinel, SentinelOptions};
 use crate::server::{ServerOptions, Tls};
 use crate::shadow::{CompareOptions, Comparer};
 use crate::sql::{Db, PoolOptions, TableSpec};
 use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
-use crate::{divergence, journal};
+use crate::{divergence, evidence, journal};
 
 /// What no service can make up for.
 const WITHOUT_LEGACY: &str = "in ramp_down and complete a repeated op_id is not recognised: operation records live in legacy, for which nothing waits there";
@@ -47,6 +48,7 @@ pub struct Engine {
     /// What a reload changes.
     pub hot: Arc<ArcSwap<Hot>>,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) sentinel: Arc<Sentinel>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) flag: watch::Sender<FlagFile>,
     pub(super) http_tls: Option<Arc<Tls>>,
@@ -99,14 +101,24 @@ impl Engine {
             owed: Arc::new(Notify::new()),
         };
         let options = repository_options(config, &config.hot);
+        let repository = Repository::new(
+            Parts {
+                legacy: answering,
+                ..parts.clone()
+            },
+            options.clone(),
+        );
+        parts
+            .observer
+            .guard()
+            .set_settings(config.hot.guard.settings());
         Ok(Self {
-            repository: Repository::new(
-                Parts {
-                    legacy: answering,
-                    ..parts.clone()
-                },
-                options.clone(),
+            sentinel: Sentinel::new(
+                parts.clone(),
+                Arc::clone(&repository),
+                sentinel_options(config, &config.hot),
             ),
+            repository,
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
             jobs: Jobs::new(parts.clone()),
@@ -133,14 +145,22 @@ impl Engine {
         }
     }
 
-    /// Follows the flag file.
+    /// Follows the flag file, which is held to the same readiness as everybody.
     pub(super) fn watch_flag(
         &self,
+        plane: &Arc<AdminState>,
         file: PathBuf,
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (control, report) = (Arc::clone(&self.parts.control), self.flag.clone());
-        async move { control.watch_flag_file(file, report, shutdown).await }
+        let plane = Arc::clone(plane);
+        let judge: Judge = Arc::new(move || {
+            let plane = Arc::clone(&plane);
+            Box::pin(async move { admin::judge_for_flag_file(&plane).await })
+        });
+        async move {
+            control.watch_flag_file(file, judge, report, shutdown).await;
+        }
     }
 
     /// The admin plane. Without configured tokens, start-up writes the operator's to `data/operator.token`.
@@ -172,6 +192,8 @@ impl Engine {
             protect_metrics: config.admin.protect_metrics,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_view: ArcSwap::from_pointee(config.view()),
+            readiness: ArcSwap::from_pointee(config.hot.readiness.clone()),
+            flag: self.flag.subscribe(),
             jobs: Arc::clone(&self.jobs),
             shutdown: CancellationToken::new(),
         }))
@@ -200,6 +222,11 @@ impl Engine {
         self.parts
             .comparer
             .set_options(compare_options(config, hot));
+        self.parts
+            .observer
+            .guard()
+            .set_settings(hot.guard.settings());
+        self.sentinel.set_options(sentinel_options(config, hot));
         self.hot.store(Arc::new(hot.clone()));
     }
 
@@ -225,6 +252,7 @@ pub(super) async fn install(db: &Db) -> Result<(), AppError> {
     control::install(db).await?;
     journal::install(db).await?;
     divergence::install(db).await?;
+    evidence::install(db).await?;
     Ok(())
 }
 
@@ -248,6 +276,7 @@ pub(super) fn control_options(config: &Config) -> ControlOptions {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config_digest: config.digest(),
         bypass_always_refused: config.legacy.bypass == Bypass::Refuse,
+        storage_over_broker: matches!(config.storage.transport, Transport::Amqp { .. }),
         pin: config.hot.pin,
     }
 }
@@ -321,6 +350,24 @@ fn compare_options(config: &Config, hot: &Hot) -> CompareOptions {
         recheck_delay: hot.compare.recheck_delay,
         recheck_max: RECHECKS_MAX,
         rpc_deadline: config.storage.rpc_deadline,
+    }
+}
+
+/// Storage's broker is where its events are; a proxy that reaches storage by HTTP has its door's, if any.
+fn sentinel_options(config: &Config, hot: &Hot) -> SentinelOptions {
+    let hub = match &config.storage.transport {
+        Transport::Amqp { amqp_url, .. } => Some(amqp_url),
+        Transport::Http { .. } => config.amqp.as_ref().map(|door| &door.url),
+    };
+    let guard = &hot.guard;
+    SentinelOptions {
+        db: config.db.clone(),
+        hub_url: hub.map(|url| url.expose().to_owned()),
+        webhook: guard.webhook.as_ref().map(|url| url.expose().to_owned()),
+        canary: guard.canary.as_ref().map(|canary| Canary {
+            table: canary.table.clone(),
+            every: canary.every,
+        }),
     }
 }
 

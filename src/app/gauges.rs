@@ -7,10 +7,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use crate::control::{Control, FlagFile, Snapshot, rollback_safety};
+use crate::control::{Control, FlagFile, Phase, Snapshot, rollback_safety};
 use crate::legacy::Legacy;
-use crate::stage::Stage;
-use crate::telemetry::{ActorKind, Metrics, Peer, ReplicaState};
+use crate::stage::{Backend, Stage};
+use crate::telemetry::{ActorKind, Metrics, Peer, ReplicaState, Trigger};
 
 /// How often they are fed without a change.
 const EVERY: Duration = Duration::from_secs(2);
@@ -73,6 +73,11 @@ impl Watched {
     fn feed_stage(&self, snapshot: &Snapshot, before: Option<&Snapshot>) {
         self.metrics
             .control(snapshot.stage, snapshot.epoch, snapshot.latched);
+        self.metrics.recovering(snapshot.phase == Phase::Recovering);
+        for backend in [Backend::Legacy, Backend::Storage] {
+            let expected = self.control.under_maintenance(backend);
+            self.metrics.maintenance(backend, expected);
+        }
         self.metrics
             .flag_file_disagrees(self.flag.borrow().disagrees(snapshot.stage));
         if let Some(before) = before.filter(|before| before.stage != snapshot.stage) {
@@ -89,12 +94,21 @@ impl Watched {
             self.metrics
                 .divergences_open(u64::try_from(open).unwrap_or(0));
         }
+        if let Ok(last) = crate::evidence::verified(self.legacy.db(), Backend::Storage).await {
+            let age_us = last.and_then(|last| u64::try_from(last.clean_age_us?).ok());
+            self.metrics.verify_age(age_us.map(Duration::from_micros));
+        }
         let skew = self.control.skew().await;
         self.metrics
             .clock_skew(Peer::Legacy, skew.offset_us as f64 / 1e6);
-        let Ok(replicas) = self.control.replicas().await else {
-            return;
-        };
+        let replicas = self.control.replicas().await;
+        let owed = self.control.owed().await;
+        let snapshot = self.control.snapshot();
+        let known = owed.ok().zip(replicas.as_deref().ok());
+        // What cannot be known now is not safe, whatever it was a moment ago.
+        let safety = rollback_safety(&snapshot, known, Stage::DualWrite);
+        self.metrics.rollback_safe(safety.safe);
+        let Ok(replicas) = replicas else { return };
         let count = |state: fn(&crate::control::Replica) -> bool| {
             replicas.iter().filter(|replica| state(replica)).count() as u64
         };
@@ -104,11 +118,6 @@ impl Watched {
             .replicas(ReplicaState::Missing, count(|replica| !replica.leased));
         self.metrics
             .replicas(ReplicaState::Dirty, count(|replica| replica.dirty));
-        if let Ok(owed) = self.control.owed().await {
-            let safety =
-                rollback_safety(&self.control.snapshot(), owed, &replicas, Stage::DualWrite);
-            self.metrics.rollback_safe(safety.safe);
-        }
     }
 }
 
@@ -117,6 +126,7 @@ fn actor_kind(snapshot: &Snapshot) -> ActorKind {
     match snapshot.actor.as_str() {
         "flag file" => ActorKind::FlagFile,
         "journal" => ActorKind::Proxy,
+        actor if Trigger::ALL.iter().any(|one| one.as_str() == actor) => ActorKind::Guard,
         _ => ActorKind::Operator,
     }
 }

@@ -6,6 +6,7 @@
 
 mod build;
 mod embedded;
+mod evidence;
 mod gauges;
 mod offline;
 mod reload;
@@ -97,12 +98,14 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     let (beating, stop) = (Arc::clone(&engine.parts.control), control.clone());
     heart.spawn(async move { beating.run(stop).await });
     background.spawn(engine.applier.clone().run(backs.clone()));
+    background.spawn(Arc::clone(&engine.sentinel).run(backs.clone()));
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
     background.spawn(gauges::follow_schema(
         Arc::clone(&engine.parts.legacy),
         backs.clone(),
     ));
-    background.spawn(engine.watch_flag(config.flag.file.clone(), backs.clone()));
+    background.spawn(engine.witness().testify(backs.clone()));
+    background.spawn(engine.watch_flag(&plane, config.flag.file.clone(), backs.clone()));
     let reloader = reload::Reloader::new(
         Arc::clone(&engine),
         config.clone(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::journal::{ClaimOptions, Direction};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
@@ -142,7 +142,12 @@ impl Applier {
     /// One look at the journal. Parked entries and intents are the first worker's.
     async fn round(&self, worker: usize) -> Round {
         let first = worker == 0;
-        match self.control.snapshot().stage {
+        let snapshot = self.control.snapshot();
+        if snapshot.phase == Phase::Recovering {
+            // Which side is right is for an operator to say: a payment would overwrite what may be the only copy.
+            return Round::Idle;
+        }
+        match snapshot.stage {
             Stage::Off | Stage::Complete => Round::Idle,
             Stage::DualWrite | Stage::Shadow => match self.pay_storage().await {
                 Round::Idle if first => self.pay_parked().await,
@@ -175,6 +180,7 @@ impl Applier {
             batch_max: self.options.batch_max,
             lease: self.lease(),
             clock_skew_max: self.options.clock_skew_max,
+            epoch_min: self.control.snapshot().epoch,
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Applier, Round};
 use crate::compare::row_diff;
 use crate::contract::{Code, Row};
+use crate::evidence;
 use crate::journal::{self, Claim, Claimed, Direction, Parked};
 use crate::sql::Fault;
 use crate::stage::Backend;
@@ -96,8 +97,8 @@ impl Applier {
 
     /// Pays a claim; returns the round and how many entries were settled.
     async fn pay_claim(&self, claim: &Claim, was_parked: bool) -> (Round, usize) {
-        for entry in &claim.entries {
-            self.observer.bypassed(&entry.table, entry.bypassed);
+        if let Err(fault) = self.witness_strangers(claim).await {
+            return (self.trouble("recording writes past the proxy", &fault), 0);
         }
         let (claim, payments) = match self.payable(claim).await {
             Ok(payable) => payable,
@@ -130,6 +131,26 @@ impl Applier {
             (false, _) => Round::Paid,
         };
         (round, settled)
+    }
+
+    /// Puts on record who wrote past the proxy, before the entry that shows it is settled.
+    async fn witness_strangers(&self, claim: &Claim) -> Result<(), Fault> {
+        let mut strangers: HashMap<&str, (usize, i64)> = HashMap::new();
+        for entry in claim.entries.iter().filter(|entry| entry.bypassed > 0) {
+            let (rows, last_us) = strangers.entry(&entry.table).or_default();
+            // Claimed again after a failure, it was counted already.
+            *rows += if entry.attempts == 1 {
+                entry.bypassed
+            } else {
+                0
+            };
+            *last_us = (*last_us).max(entry.created_us);
+        }
+        for (table, (rows, last_us)) in strangers {
+            evidence::record_bypass(self.legacy.db(), table, rows, last_us).await?;
+            self.observer.bypassed(table, rows);
+        }
+        Ok(())
     }
 
     /// Counts the payment, and looks closer when storage says that it stored another row.

@@ -12,8 +12,10 @@ mod failure;
 mod follow;
 mod history;
 mod journal;
+mod maintenance;
 mod print;
 mod rearm;
+mod recover;
 mod rollback;
 mod schema;
 mod serve;
@@ -57,6 +59,10 @@ pub enum Command {
     Rollback(RollbackArgs),
     /// Lift the latch that a rollback left.
     Rearm(rearm::RearmArgs),
+    /// Go on after a restore or a failover that lost history.
+    Recover(recover::RecoverArgs),
+    /// Expect an outage of a backend or the broker.
+    Maintenance(maintenance::MaintenanceArgs),
     /// Fill storage with what legacy has.
     Backfill(backfill::BackfillArgs),
     /// Compare both sides row by row; exit code 1 when they differ.
@@ -102,6 +108,8 @@ impl Command {
             Self::Status(args) => status::run(&args).await,
             Self::Stage(args) => stage::run(&args).await,
             Self::Rearm(args) => rearm::run(&args).await,
+            Self::Recover(args) => recover::run(&args).await,
+            Self::Maintenance(args) => maintenance::run(&args).await,
             Self::Backfill(args) => backfill::run(&args).await,
             Self::Verify(args) => verify::run(&args).await,
             Self::Divergences(args) => divergences::run(&args).await,

@@ -70,6 +70,7 @@ fn page(status: &Value) -> String {
             &paint("yes: nothing advances until `cutover rearm`", Mood::Bad),
         );
     }
+    expected_outages(&mut page, status);
     let safe = if is("/rollback/safe") {
         let to = at("/rollback/to");
         let said = if to == "-" {
@@ -113,8 +114,85 @@ fn page(status: &Value) -> String {
             at("/comparisons/confirmed")
         ),
     );
+    on_record(&mut page, status);
+    triggers(&mut page, status);
     weakened(&mut page, status);
     page.text
+}
+
+/// What readiness rests on: the last full verify, callers' latency against `off`, writes past the proxy.
+fn on_record(page: &mut Page, status: &Value) {
+    let at = |pointer: &str| shown(status.pointer(pointer));
+    let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64);
+    if let Some(clean) = status.pointer("/verified/clean").and_then(Value::as_bool) {
+        let found = if clean { "clean" } else { "not clean" };
+        let when = at("/verified/at");
+        page.line("verified", &format!("{found}, {when}"));
+    }
+    let latency = |kind: &str| {
+        let then = number(&format!("/baseline/{kind}/p95_ms"))?;
+        let now = number(&format!("/baseline/{kind}/now_p95_ms"));
+        let now = now.map_or_else(|| "-".to_owned(), |now| format!("{now:.1}"));
+        Some(format!("{kind}s {now} ms, {then:.1} ms in off"))
+    };
+    let known: Vec<String> = ["read", "write"].into_iter().filter_map(latency).collect();
+    if !known.is_empty() {
+        page.line("callers p95", &known.join("; "));
+    }
+    if number("/bypass_writes").is_some_and(|rows| rows > 0.0) {
+        let rows = at("/bypass_writes");
+        page.line(
+            "bypassed",
+            &format!("{rows} rows were written past the proxy"),
+        );
+    }
+    if status
+        .pointer("/flag_file/disagrees")
+        .and_then(Value::as_bool)
+        == Some(true)
+    {
+        let (asks, result) = (at("/flag_file/asks"), at("/flag_file/result"));
+        page.line("flag file", &format!("asks for {asks} ({result})"));
+    }
+}
+
+/// A line per outage that is expected.
+fn expected_outages(page: &mut Page, status: &Value) {
+    let list = status
+        .get("maintenance")
+        .map_or(&[][..], |list| items(list, "maintenance"));
+    for outage in list {
+        let part = |name: &str| shown(outage.get(name));
+        let (of, until, why) = (part("backend"), part("until"), part("reason"));
+        page.line("maintenance", &format!("{of} until {until}: {why}"));
+    }
+}
+
+/// A line per trigger that is watched in this stage.
+fn triggers(page: &mut Page, status: &Value) {
+    let all = status
+        .get("guard")
+        .map_or(&[][..], |list| items(list, "guard"));
+    for trigger in all {
+        let state = shown(trigger.get("state"));
+        let mood = match state.as_str() {
+            "off" => continue,
+            "fired" => Mood::Bad,
+            "ok" => Mood::Good,
+            _ => Mood::Strong,
+        };
+        let number = |name: &str| trigger.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+        let line = format!(
+            "{} {}: {:.4} of {:.4} from {} samples, then {}",
+            shown(trigger.get("trigger")),
+            paint(&state, mood),
+            number("value"),
+            number("threshold"),
+            shown(trigger.get("samples")),
+            shown(trigger.get("action")),
+        );
+        page.line("guard", &line);
+    }
 }
 
 /// A line per promise that is weaker for want of a capability.
@@ -194,7 +272,16 @@ mod tests {
             "readiness": {"next": "live", "ready": false, "blockers": [{"code": "owed", "message": "3 entries are owed"}]},
             "journal": {"owed": 3},
             "backends": {"legacy": {"up": true}, "storage": {"up": false}},
+            "guard": [
+                {"trigger": "unavailable", "state": "fired", "value": 7, "threshold": 5, "samples": 9, "action": "rollback"},
+                {"trigger": "inconsistency", "state": "off"},
+            ],
         }));
+        assert!(
+            page.contains("unavailable fired: 7.0000 of 5.0000"),
+            "{page}"
+        );
+        assert!(!page.contains("inconsistency"), "{page}");
         assert!(page.contains("owed: 3 entries are owed"), "{page}");
         assert!(page.contains("live (not ready)"), "{page}");
         assert!(page.contains("rearm"), "{page}");

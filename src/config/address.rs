@@ -37,6 +37,16 @@ impl Address {
         format!("{scheme}://{user}@{host}{path}")
     }
 
+    /// Scheme and host alone.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        let redacted = self.redacted();
+        let (scheme, rest) = redacted.split_once("://").unwrap_or(("", &redacted));
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        format!("{scheme}://{host}")
+    }
+
     /// The part before `://`.
     #[must_use]
     pub fn scheme(&self) -> &str {
@@ -113,6 +123,12 @@ mod tests {
             address("sqlite://data/legacy.db").to_string(),
             "sqlite://data/legacy.db"
         );
+    }
+
+    #[test]
+    fn an_origin_has_neither_user_nor_path() {
+        let hook = address("http://bot:pw@hooks.internal:8000/T0/secret?x=1");
+        assert_eq!(hook.origin(), "http://hooks.internal:8000");
     }
 
     #[test]

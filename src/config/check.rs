@@ -44,6 +44,7 @@ impl Checker<'_> {
             &["postgres", "postgresql", "sqlite"],
         );
         self.loops(&amqp, &storage);
+        let guard = self.guard(raw.guard, &raw.tables);
         Some(Config {
             db: raw.db,
             legacy: Legacy {
@@ -77,6 +78,8 @@ impl Checker<'_> {
             tables: raw.tables,
             hot: Hot {
                 compare: raw.compare,
+                readiness: raw.readiness,
+                guard,
                 limits: raw.limits,
                 log: raw.log,
                 pin: raw.flag.pin,
@@ -216,6 +219,11 @@ impl Checker<'_> {
             ("amqp.max_age", raw.amqp.max_age),
             ("control.heartbeat", raw.control.heartbeat),
             ("operations.retention", raw.operations.retention),
+            ("readiness.verify_max_age", raw.readiness.verify_max_age),
+            (
+                "readiness.latency_increase_max",
+                raw.readiness.latency_increase_max,
+            ),
             ("applier.backoff_max", raw.applier.backoff_max),
             ("limits.read_deadline", raw.limits.read_deadline),
             ("limits.write_deadline", raw.limits.write_deadline),

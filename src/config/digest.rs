@@ -39,8 +39,10 @@ const READ_AT_START: [&str; 5] = [
 ];
 
 /// Keys, or sections, that are read anew for every use.
-const HOT: [&str; 6] = [
+const HOT: [&str; 8] = [
     "compare",
+    "guard",
+    "readiness",
     "limits",
     "log",
     "flag.pin",
@@ -105,13 +107,17 @@ impl Config {
         serde_json::json!(self.keys())
     }
 
-    fn secret_differences(&self, new: &Self) -> [(&'static str, bool); 6] {
+    fn secret_differences(&self, new: &Self) -> [(&'static str, bool); 7] {
         let amqp = |config: &Self| config.amqp.as_ref().map(|door| door.url.clone());
         [
             ("legacy.url", self.legacy.url != new.legacy.url),
             ("storage.amqp_url", self.amqp_url() != new.amqp_url()),
             ("storage.base_url", self.base_url() != new.base_url()),
             ("amqp.url", amqp(self) != amqp(new)),
+            (
+                "guard.webhook",
+                self.hot.guard.webhook != new.hot.guard.webhook,
+            ),
             ("http.tokens", self.hot.http_tokens != new.hot.http_tokens),
             (
                 "admin.tokens",

@@ -18,8 +18,9 @@ const UNITS: [(&str, u128); 6] = [
     ("d", 86_400_000_000_000),
 ];
 
-/// Reads `<number><unit>`, the number with at most nine decimals.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+/// Reads `<number><unit>`, the number with at most nine decimals, the unit one of us, ms, s, m, h, d.
+#[must_use]
+pub fn parse(text: &str) -> Option<Duration> {
     let (number, unit) = UNITS
         .iter()
         .find_map(|(suffix, unit)| text.strip_suffix(suffix).map(|number| (number, *unit)))?;

@@ -7,11 +7,14 @@
 //! to write instead; all rule violations are reported at once.
 
 mod address;
+mod change_window;
 mod check;
 mod digest;
 mod duration;
+mod guard;
 mod problem;
 mod raw;
+mod readiness;
 mod secrets;
 mod sections;
 mod source;
@@ -22,8 +25,12 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use address::Address;
+pub use change_window::{ChangeWindow, NoWindow};
 pub use digest::Reload;
+pub use duration::parse as parse_duration;
+pub use guard::{Canary, FailureRate, Guard, Inconsistency, LatencyDelta, Unavailable};
 pub use problem::{ConfigError, Problem};
+pub use readiness::Readiness;
 pub use sections::{
     Admin, AmqpDoor, Applier, Bypass, Compare, Control, Flag, Flip, Http, Journal, Legacy, Limits,
     Log, Operations, Storage, TablePolicy, TlsFiles, Transport, WithoutLease,
@@ -74,6 +81,10 @@ pub struct Config {
 pub struct Hot {
     /// Comparing.
     pub compare: Compare,
+    /// What has to be known before a stage is entered.
+    pub readiness: Readiness,
+    /// What storage is watched by.
+    pub guard: Guard,
     /// Limits.
     pub limits: Limits,
     /// Logging.

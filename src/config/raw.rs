@@ -10,6 +10,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::duration;
+use super::guard::RawGuard;
+use super::readiness::Readiness;
 use super::sections::{
     Applier, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations, TablePolicy,
     TlsFiles,
@@ -45,6 +47,10 @@ pub(super) struct Raw {
     pub(super) journal: Journal,
     #[serde(default)]
     pub(super) compare: Compare,
+    #[serde(default)]
+    pub(super) readiness: Readiness,
+    #[serde(default)]
+    pub(super) guard: RawGuard,
     #[serde(default)]
     pub(super) applier: Applier,
     #[serde(default)]

@@ -71,6 +71,19 @@ fn the_production_file_shows_the_defaults_where_it_says_nothing_else() {
     assert_eq!(shown.hot.limits, default.hot.limits);
     assert_eq!(shown.hot.compare, default.hot.compare);
     assert_eq!(shown.hot.log, default.hot.log);
+    assert_eq!(
+        shown.hot.guard.settings().failure_rate,
+        default.hot.guard.settings().failure_rate
+    );
+    assert_eq!(shown.hot.guard.unavailable, default.hot.guard.unavailable);
+    assert_eq!(
+        shown.hot.guard.latency_delta,
+        default.hot.guard.latency_delta
+    );
+    assert_eq!(
+        shown.hot.guard.inconsistency,
+        default.hot.guard.inconsistency
+    );
     assert_eq!(shown.flip, default.flip);
     assert_eq!(shown.control, default.control);
     assert_eq!(shown.applier, default.applier);
@@ -99,6 +112,13 @@ fn the_production_file_names_every_key() {
         "operations",
         "journal",
         "compare",
+        "readiness",
+        "guard",
+        "guard.failure_rate",
+        "guard.inconsistency",
+        "guard.latency_delta",
+        "guard.unavailable",
+        "guard.canary",
         "applier",
         "limits",
         "log",
@@ -207,10 +227,76 @@ fn every_broken_rule_is_reported_at_once() {
 
 #[test]
 fn sections_that_nothing_reads_yet_are_refused() {
-    for section in ["guard.failure_rate", "readiness", "backfill", "events"] {
+    for section in ["backfill", "events"] {
         let message = errors(&format!("{SMALL}\n[{section}]\n"), &[]);
         assert!(message.contains("unknown field"), "{section}: {message}");
     }
+}
+
+#[test]
+fn a_change_window_that_says_no_hours_is_refused_with_an_example() {
+    let office = "[readiness]\nchange_window = [\"Mon-Fri 08:00-17:00 UTC\"]\n";
+    let config = parse(&format!("{SMALL}\n{office}"), &[]).unwrap();
+    assert_eq!(config.hot.readiness.change_window.len(), 1);
+    let vague = office.replace("08:00-17:00", "mornings");
+    let message = errors(&format!("{SMALL}\n{vague}"), &[]);
+    assert!(message.contains("Mon-Fri 08:00-17:00 UTC"), "{message}");
+}
+
+#[test]
+fn a_guard_that_could_not_work_is_refused_key_by_key() {
+    let nonsense = "[guard]
+rollback_to = \"shadow\"
+webhook = \"https://hooks.internal/x\"
+evaluate_every = \"0s\"
+[guard.failure_rate]
+threshold = 1.0
+window = \"0s\"
+min_samples = 0
+[guard.inconsistency]
+threshold = 0
+[guard.latency_delta]
+consecutive = 0
+[guard.unavailable]
+failures = 0
+[guard.canary]
+table = \"nowhere\"
+every = \"1ms\"
+";
+    let message = errors(&format!("{SMALL}{nonsense}"), &[]);
+    for key in [
+        "rollback_to",
+        "webhook",
+        "evaluate_every",
+        "failure_rate.threshold",
+        "failure_rate.window",
+        "failure_rate.min_samples",
+        "inconsistency.threshold",
+        "latency_delta.consecutive",
+        "unavailable.failures",
+        "canary.table",
+        "canary.every",
+    ] {
+        assert!(
+            message.contains(&format!("guard.{key}: ")),
+            "{key}: {message}"
+        );
+    }
+    let action = "[guard.unavailable]\naction = \"panic\"\n";
+    let message = errors(&format!("{SMALL}{action}"), &[]);
+    assert!(message.contains("`rollback`"), "{message}");
+}
+
+#[test]
+fn the_guard_is_reloaded_and_its_webhook_is_shown_without_its_path() {
+    let hook = |path: &str| {
+        let url = format!("http://hooks.internal/{path}");
+        parse(SMALL, &[("CUTOVER_GUARD__WEBHOOK", &url)]).unwrap()
+    };
+    let (old, new) = (hook("secret-one"), hook("secret-two"));
+    assert_eq!(old.reloadable_diff(&new).applied, ["guard.webhook"]);
+    assert!(!old.view().to_string().contains("secret"));
+    assert_eq!(old.hot.guard.settings(), crate::guard::Settings::default());
 }
 
 #[test]

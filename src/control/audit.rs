@@ -10,7 +10,9 @@ use crate::sql::{Db, Fault, Record, Tx};
 use super::chain::chain_hash;
 use super::change::{AuditEntry, Change};
 use super::ddl::{GATE_LOCK, lock};
+use super::recovery::Seen;
 use super::state::{self, State};
+use crate::stage::Stage;
 
 /// Orders the writers of `actions` (PostgreSQL).
 const AUDIT_LOCK: i64 = GATE_LOCK + 2;
@@ -24,7 +26,7 @@ pub struct TransitionRecord {
     pub at_us: i64,
     /// Names the attempt, so that a lost answer to COMMIT can be told from a lost COMMIT.
     pub request_id: String,
-    /// Which change: `install`, `move`, `drain`, `give_up`, `rearm`, `stale`, `verified`, `bypass`, `lost`, `recover`.
+    /// Which change: `install`, `move`, `drain`, `give_up`, `freeze`, `rearm`, `stale`, `verified`, `bypass`, `lost`, `recover`.
     pub step: String,
     /// Whose hand: `operator`, `file`, `guard`, `rollback`, `control`.
     pub kind: String,
@@ -61,6 +63,15 @@ pub struct ActionRecord {
     pub reason: String,
     /// Details as JSON text. No row values.
     pub details: String,
+}
+
+/// When a stage was entered for the last time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entered {
+    /// The epoch that began then.
+    pub epoch: Epoch,
+    /// How long ago, in microseconds.
+    pub age_us: i64,
 }
 
 impl TransitionRecord {
@@ -259,6 +270,45 @@ pub async fn history(db: &Db, limit: u32) -> Result<Vec<TransitionRecord>, Fault
     let sql = format!("SELECT {columns} FROM cutover.transitions ORDER BY epoch DESC LIMIT $1");
     let rows = db.control(&sql, vec![i64::from(limit).into()]).await?;
     rows.iter().map(TransitionRecord::from_record).collect()
+}
+
+/// When `stage` was entered for the last time, from another one. A drain that was given up, a verdict or a
+/// re-arm begins an epoch, but does not enter a stage.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn entered(db: &Db, stage: Stage) -> Result<Option<Entered>, Fault> {
+    let rows = db
+        .control(
+            "SELECT epoch, cutover.now_us() - at_us FROM cutover.transitions
+             WHERE to_stage = $1 AND from_stage <> $1 ORDER BY epoch DESC LIMIT 1",
+            vec![stage.as_str().into()],
+        )
+        .await?;
+    rows.first()
+        .map(|row| {
+            Ok(Entered {
+                epoch: Epoch(row.some_int(0)?),
+                age_us: row.some_int(1)?,
+            })
+        })
+        .transpose()
+}
+
+/// What was known before history was lost for the last time, if the replica that noticed knew anything.
+pub(super) async fn seen_before_loss(tx: &mut Tx) -> Result<Option<Seen>, Fault> {
+    let rows = tx
+        .control(
+            "SELECT evidence FROM cutover.transitions WHERE step = 'lost' ORDER BY epoch DESC LIMIT 1",
+            vec![],
+        )
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let evidence: Value = serde_json::from_str(&row.some_text(0)?)
+        .map_err(|error| Fault::Unexpected(format!("the record of the loss: {error}")))?;
+    Ok(serde_json::from_value(evidence["seen"].clone()).unwrap_or(None))
 }
 
 /// The newest actions first, at most `limit`.

@@ -10,8 +10,10 @@ use crate::clock::micros;
 use crate::contract::Epoch;
 
 use super::convert::Conversion;
+use super::freeze::{self, FreezeWish};
 use super::options::ControlOptions;
 use super::plan::{Plan, Refused, TransitionRequest, plan};
+use super::recovery::{self, RecoverWish, Seen};
 use super::state::{Phase, State};
 use crate::stage::{Backend, Stage};
 
@@ -27,20 +29,22 @@ pub(super) enum Ask {
     },
     /// Back to rest, in the stage before.
     GiveUpDrain { drain: Epoch, cause: Cause },
+    /// Latch, in the stage that it is.
+    Freeze(FreezeWish),
     /// Lift the latch.
     Rearm(Cause),
     /// A backend lacks, or no longer lacks, acknowledged writes.
     Judge { verdict: Verdict, cause: Cause },
     /// The configuration says otherwise about writers that bypass the proxy.
     Bypass(Cause),
-    /// History was lost: `seen` is the highest epoch this replica knows.
-    Lost { seen: Epoch, cause: Cause },
-    /// An operator declares which backend holds the truth after lost history.
-    Recover {
-        authority: Backend,
+    /// History was lost: `seen` is the highest epoch this replica knows, `before` what it knew then.
+    Lost {
         seen: Epoch,
+        before: Option<Seen>,
         cause: Cause,
     },
+    /// An operator declares which backend holds the truth after lost history.
+    Recover { wish: RecoverWish, seen: Epoch },
 }
 
 /// Who wishes it, and why.
@@ -64,7 +68,7 @@ pub struct Verdict {
 }
 
 /// What the transaction finds besides the state row.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
     /// The database's clock.
     pub(super) now_us: i64,
@@ -76,6 +80,10 @@ pub(super) struct Facts {
     pub(super) lost_debts: i64,
     /// The history the database says this is.
     pub(super) lineage: String,
+    /// The highest epoch that a replica has acknowledged.
+    pub(super) acknowledged_max: Epoch,
+    /// What was known before history was lost, while that is not recovered from.
+    pub(super) lost: Option<Seen>,
 }
 
 /// A change to commit.
@@ -119,6 +127,7 @@ impl Ask {
                 let after = steady(current, facts, cause);
                 Ok(change(after, "give_up", "control", cause, Value::Null))
             }
+            Self::Freeze(wish) => freeze::freeze(current, wish, facts),
             Self::Rearm(cause) => rearm(current, cause),
             Self::Judge { verdict, cause } => judge(current, verdict, facts, cause),
             Self::Bypass(cause) => {
@@ -127,12 +136,46 @@ impl Ask {
                 after.bypass_refused = refuses_bypass(current.stage, options);
                 Ok(change(after, "bypass", "control", cause, Value::Null))
             }
-            Self::Lost { seen, cause } => lost(current, *seen, facts, cause),
-            Self::Recover {
-                authority,
+            Self::Lost {
                 seen,
+                before,
                 cause,
-            } => recover(current, *authority, *seen, facts, options, cause),
+            } => recovery::lost(current, *seen, *before, facts, cause),
+            Self::Recover { wish, seen } => recovery::recover(current, wish, *seen, facts, options),
+        }
+    }
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            now_us: 0,
+            owed: 0,
+            unconfirmed: 0,
+            lost_debts: 0,
+            lineage: String::new(),
+            acknowledged_max: Epoch(0),
+            lost: None,
+        }
+    }
+}
+
+impl AuditEntry {
+    /// The record of a change that overrides nothing and has no ticket.
+    pub(super) fn of(
+        step: &'static str,
+        kind: &'static str,
+        cause: &Cause,
+        evidence: Value,
+    ) -> Self {
+        Self {
+            step,
+            kind,
+            cause: cause.clone(),
+            ticket: None,
+            forced: false,
+            overridden: vec![],
+            evidence,
         }
     }
 }
@@ -149,7 +192,7 @@ impl Cause {
         Self::new(&request.actor, &request.reason)
     }
 
-    fn given(&self) -> Result<(), Refused> {
+    pub(super) fn given(&self) -> Result<(), Refused> {
         match self.reason.trim() {
             "" => Err(Refused::NoReason),
             _ => Ok(()),
@@ -276,61 +319,8 @@ fn judge(
     Ok(change(after, step, "control", cause, evidence))
 }
 
-/// The epoch rises past everything this replica has seen, so that whatever was issued before is old.
-fn lost(current: &State, seen: Epoch, facts: &Facts, cause: &Cause) -> Result<Change, Refused> {
-    if current.phase == Phase::Recovering && current.epoch >= seen {
-        return Err(Refused::Recovering);
-    }
-    let after = State {
-        epoch: current.epoch.max(seen).next(),
-        phase: Phase::Recovering,
-        ..steady(current, facts, cause)
-    };
-    let evidence = json!({
-        "epoch_seen": seen.0,
-        "epoch_found": current.epoch.0,
-        "lineage_seen": current.lineage,
-        "lineage_found": facts.lineage,
-    });
-    Ok(change(after, "lost", "control", cause, evidence))
-}
-
-/// The side that is not believed is stale and what was owed is void: only a full backfill and verify makes it whole.
-fn recover(
-    current: &State,
-    authority: Backend,
-    seen: Epoch,
-    facts: &Facts,
-    options: &ControlOptions,
-    cause: &Cause,
-) -> Result<Change, Refused> {
-    cause.given()?;
-    if current.phase != Phase::Recovering {
-        return Err(Refused::NotRecovering);
-    }
-    let stage = match authority {
-        Backend::Legacy => Stage::Off,
-        Backend::Storage => Stage::RampDown,
-    };
-    let after = State {
-        epoch: current.epoch.max(seen).next(),
-        stage,
-        generation: current.generation + 1,
-        bypass_refused: refuses_bypass(stage, options),
-        latched: true,
-        legacy_stale: authority == Backend::Storage,
-        storage_stale: authority == Backend::Legacy,
-        lineage: facts.lineage.clone(),
-        ..steady(current, facts, cause)
-    };
-    let evidence = json!({"authority": authority.as_str(), "epoch_seen": seen.0});
-    let mut change = change(after, "recover", "operator", cause, evidence);
-    change.conversion = Conversion::Void;
-    Ok(change)
-}
-
 /// From `live` on nobody writes past the proxy, whatever is configured.
-fn refuses_bypass(stage: Stage, options: &ControlOptions) -> bool {
+pub(super) fn refuses_bypass(stage: Stage, options: &ControlOptions) -> bool {
     options.bypass_always_refused || stage >= Stage::Live
 }
 
@@ -343,7 +333,7 @@ fn at_rest(current: &State) -> Result<(), Refused> {
     }
 }
 
-fn expect(current: &State, expected: Epoch) -> Result<(), Refused> {
+pub(super) fn expect(current: &State, expected: Epoch) -> Result<(), Refused> {
     if current.epoch == expected {
         Ok(())
     } else {
@@ -355,7 +345,7 @@ fn expect(current: &State, expected: Epoch) -> Result<(), Refused> {
 }
 
 /// The next epoch, otherwise as it is: who brought the stage about, and since when, stays.
-fn noted(current: &State) -> State {
+pub(super) fn noted(current: &State) -> State {
     State {
         epoch: current.epoch.next(),
         ..current.clone()
@@ -363,7 +353,7 @@ fn noted(current: &State) -> State {
 }
 
 /// The next epoch, at rest from now on.
-fn steady(current: &State, facts: &Facts, cause: &Cause) -> State {
+pub(super) fn steady(current: &State, facts: &Facts, cause: &Cause) -> State {
     State {
         phase: Phase::Steady,
         since_us: facts.now_us,
@@ -386,15 +376,7 @@ fn change(
     Change {
         after,
         conversion: Conversion::Keep,
-        entry: AuditEntry {
-            step,
-            kind,
-            cause: cause.clone(),
-            ticket: None,
-            forced: false,
-            overridden: vec![],
-            evidence,
-        },
+        entry: AuditEntry::of(step, kind, cause, evidence),
     }
 }
 
@@ -410,8 +392,22 @@ fn requested(after: State, step: &'static str, request: &TransitionRequest, plan
     );
     change.entry.ticket.clone_from(&request.ticket);
     change.entry.forced = request.force;
-    change.entry.overridden = plan.overridden.iter().map(Refused::to_string).collect();
+    change.entry.overridden = overridden(request, plan);
     change
+}
+
+/// What the requester says it overrides, and what the control let it override besides.
+fn overridden(request: &TransitionRequest, plan: &Plan) -> Vec<String> {
+    let said = request.evidence.get("overridden").and_then(Value::as_array);
+    let said = said.into_iter().flatten().filter_map(Value::as_str);
+    let mut all: Vec<String> = said.map(str::to_owned).collect();
+    for refused in &plan.overridden {
+        let name = refused.name().to_owned();
+        if !all.contains(&name) {
+            all.push(name);
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -471,36 +467,5 @@ mod tests {
         let change = decide(&Ask::Rearm(Cause::new("ada", "mended")), &latched).unwrap();
         assert_eq!(change.after.reason, latched.reason);
         assert_eq!(change.entry.cause.reason, "mended");
-    }
-
-    #[test]
-    fn lost_history_raises_the_epoch_past_all_that_was_seen_and_is_reported_once() {
-        let ask = Ask::Lost {
-            seen: Epoch(9),
-            cause: Cause::new("replica", "history was lost"),
-        };
-        let lost = decide(&ask, &state(Stage::Live, Phase::Steady))
-            .unwrap()
-            .after;
-        assert_eq!((lost.epoch, lost.phase), (Epoch(10), Phase::Recovering));
-        assert_eq!(decide(&ask, &lost), Err(Refused::Recovering));
-    }
-
-    #[test]
-    fn recovering_believes_one_side_and_marks_the_other_stale() {
-        let recover = |authority| Ask::Recover {
-            authority,
-            seen: Epoch(3),
-            cause: Cause::new("ada", "restored"),
-        };
-        let lost = state(Stage::Live, Phase::Recovering);
-        let legacy = decide(&recover(Backend::Legacy), &lost).unwrap().after;
-        assert_eq!((legacy.stage, legacy.storage_stale), (Stage::Off, true));
-        let storage = decide(&recover(Backend::Storage), &lost).unwrap().after;
-        assert_eq!(
-            (storage.stage, storage.legacy_stale),
-            (Stage::RampDown, true)
-        );
-        assert!(storage.bypass_refused && storage.generation == lost.generation + 1);
     }
 }

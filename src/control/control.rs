@@ -14,7 +14,9 @@ use crate::sql::{Db, Fault};
 use super::audit::{self, ActionRecord, TransitionRecord};
 use super::chain::{self, ChainReport};
 use super::ddl;
+use super::maintenance::Maintenance;
 use super::options::ControlOptions;
+use super::recovery::Seen;
 use super::replica::{self, Replica, Skew};
 use super::safety::Owed;
 use super::snapshot::Snapshot;
@@ -48,6 +50,10 @@ pub(super) struct Inner {
     pub(super) debts: AtomicU64,
     /// Such a debt was dropped, and legacy is not marked stale yet.
     pub(super) debt_dropped: AtomicBool,
+    /// The triggers of the guard that fired here, as the other replicas are told.
+    pub(super) votes: ArcSwap<String>,
+    /// The expected outages, as they were last read.
+    pub(super) maintenance: ArcSwap<Vec<Maintenance>>,
     /// How long writers were held up by each transition this replica made, until somebody asks.
     pub(super) pauses: std::sync::Mutex<Vec<Duration>>,
 }
@@ -69,6 +75,8 @@ pub(super) struct Pulse {
     pub(super) state: Option<State>,
     /// The highest epoch ever seen (P16).
     pub(super) seen: Epoch,
+    /// What was known before history was lost, from when that was noticed until it is recovered from.
+    pub(super) before_loss: Option<Seen>,
     /// The epoch this replica's row acknowledges.
     pub(super) acknowledged: Epoch,
     /// When the last successful beat was sent, on the boot clock.
@@ -100,6 +108,7 @@ impl Control {
                     pin,
                     state: None,
                     seen: Epoch(0),
+                    before_loss: None,
                     acknowledged: Epoch(0),
                     sent_at: Duration::ZERO,
                     now_us: 0,
@@ -110,6 +119,8 @@ impl Control {
                 confirmed: AtomicI64::new(0),
                 debts: AtomicU64::new(0),
                 debt_dropped: AtomicBool::new(false),
+                votes: ArcSwap::default(),
+                maintenance: ArcSwap::default(),
                 pauses: std::sync::Mutex::default(),
             }),
         };
@@ -178,6 +189,18 @@ impl Control {
     /// See [`Fault`].
     pub async fn replicas(&self) -> Result<Vec<Replica>, Fault> {
         replica::list(&self.inner.db).await
+    }
+
+    /// Tells the other replicas which triggers of the guard fired here: at once, and with every heartbeat.
+    ///
+    /// # Errors
+    /// See [`Fault`]; the next heartbeat tells them.
+    pub async fn vote(&self, votes: String) -> Result<(), Fault> {
+        if *self.inner.votes.load_full() == votes {
+            return Ok(());
+        }
+        self.inner.votes.store(Arc::new(votes));
+        self.refresh().await
     }
 
     /// What is owed, by direction, in the current generation.

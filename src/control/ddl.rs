@@ -86,12 +86,19 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             epoch bigint NOT NULL,
             seen_us bigint NOT NULL,
             lease_until_us bigint NOT NULL,
-            dirty boolean NOT NULL)",
+            dirty boolean NOT NULL,
+            votes text NOT NULL DEFAULT '')",
         "CREATE TABLE cutover.flag_requests (
             digest text PRIMARY KEY,
             at_us bigint NOT NULL,
             epoch bigint NOT NULL,
             result text NOT NULL)",
+        "CREATE TABLE cutover.maintenance (
+            backend text PRIMARY KEY,
+            since_us bigint NOT NULL,
+            until_us bigint NOT NULL,
+            actor text NOT NULL,
+            reason text NOT NULL)",
     ],
     postgres: &[
         // Which history this is: the cluster and its timeline. Where a managed service withholds either

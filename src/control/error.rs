@@ -31,7 +31,7 @@ impl From<TransitionError> for Error {
         let message = error.to_string();
         match error {
             TransitionError::Refused(refused) => {
-                let details = json!({"refused": name(&refused)});
+                let details = json!({"refused": refused.name()});
                 Self::new(code(&refused), message).with_details(details)
             }
             TransitionError::GateHeld(_)
@@ -65,27 +65,31 @@ fn code(refused: &Refused) -> Code {
         | Refused::Stale(_)
         | Refused::Owed(_)
         | Refused::Unconfirmed(_)
-        | Refused::AppliedBefore => Code::PreconditionFailed,
+        | Refused::AppliedBefore
+        | Refused::MaintenanceInLive(_) => Code::PreconditionFailed,
     }
 }
 
-/// A refusal's name, for programs.
-fn name(refused: &Refused) -> &'static str {
-    match refused {
-        Refused::NoReason => "no_reason",
-        Refused::EpochMoved { .. } => "epoch_moved",
-        Refused::SameStage(_) => "same_stage",
-        Refused::NotNeighbour { .. } => "not_neighbour",
-        Refused::NotBack { .. } => "not_back",
-        Refused::Latched => "latched",
-        Refused::NotLatched => "not_latched",
-        Refused::Draining => "draining",
-        Refused::Recovering => "recovering",
-        Refused::NotRecovering => "not_recovering",
-        Refused::Stale(_) => "stale",
-        Refused::Owed(_) => "owed",
-        Refused::Unconfirmed(_) => "unconfirmed",
-        Refused::AppliedBefore => "applied_before",
+impl Refused {
+    /// Its name, for programs.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::NoReason => "no_reason",
+            Self::EpochMoved { .. } => "epoch_moved",
+            Self::SameStage(_) => "same_stage",
+            Self::NotNeighbour { .. } => "not_neighbour",
+            Self::NotBack { .. } => "not_back",
+            Self::Latched => "latched",
+            Self::NotLatched => "not_latched",
+            Self::Draining => "draining",
+            Self::Recovering => "recovering",
+            Self::NotRecovering => "not_recovering",
+            Self::Stale(_) => "stale",
+            Self::Owed(_) => "owed",
+            Self::Unconfirmed(_) => "unconfirmed",
+            Self::AppliedBefore => "applied_before",
+            Self::MaintenanceInLive(_) => "maintenance_in_live",
+        }
     }
 }
 

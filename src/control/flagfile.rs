@@ -4,11 +4,14 @@
 //! content is applied once ever, by its digest, whichever replica sees it first; after that it can only disagree.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::contract::Epoch;
@@ -18,11 +21,15 @@ use super::chain::hex;
 use super::control::Control;
 use super::error::TransitionError;
 use super::plan::{Refused, TransitionKind, TransitionRequest};
+use super::safety::Blocker;
 use super::task;
 use crate::stage::Stage;
 
 /// How often the file is read.
 const POLL: Duration = Duration::from_millis(500);
+/// How long a content is tried before "not ready" is its answer: a replica that has just started has not met
+/// storage and its peers yet.
+const READY_WITHIN: Duration = Duration::from_secs(10);
 /// No flag file is longer, in bytes.
 const LENGTH_MAX: u64 = 64 * 1024;
 
@@ -49,11 +56,31 @@ pub enum FlagFile {
     Absent,
     /// It cannot be read or understood; nothing was done.
     Bad(String),
-    /// It asks for this stage, and its content has had its one chance.
-    Consumed(Stage),
+    /// Its content has had its one chance.
+    Consumed {
+        /// The stage it asked for.
+        asked: Stage,
+        /// What came of it: `move`, `drain`, or why it was refused.
+        result: String,
+    },
     /// It asks for this stage, and the database could not be asked yet; it will be tried again.
     Waiting(Stage),
 }
+
+/// What was found out about an advance before it is made.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Judged {
+    /// The epoch it was judged under.
+    pub epoch: Epoch,
+    /// What stands in the way of the next stage; nothing when it is ready.
+    pub blockers: Vec<Blocker>,
+    /// What the verdict rests on, for the audit. Holds no row values.
+    pub evidence: serde_json::Value,
+}
+
+/// Judges whether the next stage is ready; none while that cannot be known. The control does not know what
+/// an advance depends on, so whoever does is given to it.
+pub type Judge = Arc<dyn Fn() -> BoxFuture<'static, Option<Judged>> + Send + Sync>;
 
 impl FlagRequest {
     /// Reads `stage = "…"` and `reason = "…"`.
@@ -81,7 +108,7 @@ impl FlagFile {
     pub fn disagrees(&self, stage: Stage) -> bool {
         match self {
             Self::Absent | Self::Bad(_) => false,
-            Self::Consumed(asked) | Self::Waiting(asked) => *asked != stage,
+            Self::Consumed { asked, .. } | Self::Waiting(asked) => *asked != stage,
         }
     }
 }
@@ -116,14 +143,15 @@ impl FlagDigest {
         Ok(!rows.is_empty())
     }
 
-    async fn consumed(&self, db: &Db) -> Result<bool, Fault> {
+    /// What came of the content when it was consumed.
+    async fn consumed(&self, db: &Db) -> Result<Option<String>, Fault> {
         let rows = db
             .control(
-                "SELECT digest FROM cutover.flag_requests WHERE digest = $1",
+                "SELECT result FROM cutover.flag_requests WHERE digest = $1",
                 vec![self.0.clone().into()],
             )
             .await?;
-        Ok(!rows.is_empty())
+        rows.first().map(|row| row.some_text(0)).transpose()
     }
 
     /// Consumes the content without a move: it asked for nothing new, or for what may not be.
@@ -141,28 +169,60 @@ impl FlagDigest {
 }
 
 impl Control {
-    /// Gives a content of the flag file its one chance. What it asked for, if it was refused, is in the log of
-    /// flag requests and in what this returns; it is never tried again.
-    pub async fn apply_flag_file(&self, content: &str) -> FlagFile {
+    /// Gives a content of the flag file its one chance; an advance only where `judge` finds the stage ready.
+    /// What it asked for, if it was refused, is in the log of flag requests and in what this returns; it is
+    /// never tried again. Unless `last_call`, a stage that is not ready yet is no refusal.
+    pub async fn apply_flag_file(&self, content: &str, judge: &Judge, last_call: bool) -> FlagFile {
         let request = match FlagRequest::parse(content) {
             Ok(request) => request,
             Err(why) => return FlagFile::Bad(why),
         };
-        let stage = request.stage;
-        match self.consume_flag(&FlagDigest::of(content), request).await {
-            Ok(()) => FlagFile::Consumed(stage),
+        let asked = request.stage;
+        let digest = FlagDigest::of(content);
+        let consumed = self.consume_flag(&digest, request, judge, last_call);
+        match consumed.await {
+            Ok(result) => FlagFile::Consumed { asked, result },
             Err(fault) => {
-                tracing::warn!(%fault, %stage, "the flag file could not be applied yet");
-                FlagFile::Waiting(stage)
+                tracing::warn!(%fault, stage = %asked, "the flag file could not be applied yet");
+                FlagFile::Waiting(asked)
             }
         }
     }
 
-    async fn consume_flag(&self, digest: &FlagDigest, request: FlagRequest) -> Result<(), Fault> {
-        if digest.consumed(self.db()).await? {
-            return Ok(());
+    async fn consume_flag(
+        &self,
+        digest: &FlagDigest,
+        request: FlagRequest,
+        judge: &Judge,
+        last_call: bool,
+    ) -> Result<String, Fault> {
+        let db = self.db();
+        if let Some(result) = digest.consumed(db).await? {
+            return Ok(result);
         }
-        let request = TransitionRequest {
+        let refused = match self.try_flag(digest, request, judge, last_call).await? {
+            None => None,
+            Some(why) => {
+                tracing::warn!(%why, "the flag file asked for what may not be");
+                let epoch = self.snapshot().epoch;
+                digest.clone().spend(db, epoch, why.clone()).await?;
+                Some(why)
+            }
+        };
+        // Another replica may have been first: then its word counts.
+        let result = digest.consumed(db).await?;
+        Ok(result.or(refused).unwrap_or_default())
+    }
+
+    /// Asks for the move. Why it may not be, if it may not; a fault when it is to be asked again.
+    async fn try_flag(
+        &self,
+        digest: &FlagDigest,
+        request: FlagRequest,
+        judge: &Judge,
+        last_call: bool,
+    ) -> Result<Option<String>, Fault> {
+        let mut wish = TransitionRequest {
             to: request.stage,
             kind: TransitionKind::File,
             actor: "flag file".to_owned(),
@@ -170,23 +230,33 @@ impl Control {
             ticket: None,
             expected_epoch: None,
             force: false,
-            dry_run: false,
+            dry_run: true,
             evidence: serde_json::json!({"digest": digest.0}),
         };
-        let result = match self.transition_by_flag(request, digest.clone()).await {
-            // Consumed together with the move, or with the drain that came to nothing.
-            Ok(_) | Err(TransitionError::NotDrained(_)) => return Ok(()),
-            Err(TransitionError::Refused(Refused::AppliedBefore)) => return Ok(()),
-            Err(TransitionError::Refused(refused)) => format!("refused: {refused}"),
-            // The gate was held: nothing happened, the next reading tries again.
-            Err(TransitionError::GateHeld(_)) => {
-                return Err(Fault::Unavailable("the gate is held".to_owned()));
+        // The control's own objections are plainer than a list of blockers.
+        if let Err(error) = self.transition(wish.clone()).await {
+            return spent(error);
+        }
+        if wish.to > self.snapshot().stage {
+            let unknown = || Fault::Unavailable("readiness cannot be judged".to_owned());
+            let judged = judge().await.ok_or_else(unknown)?;
+            if !judged.blockers.is_empty() {
+                let codes: Vec<&str> = judged.blockers.iter().map(|one| one.code).collect();
+                let why = format!("not ready: {}", codes.join(", "));
+                return match last_call {
+                    true => Ok(Some(format!("refused: {why}"))),
+                    false => Err(Fault::Unavailable(why)),
+                };
             }
-            Err(TransitionError::Fault(fault)) => return Err(fault),
-        };
-        tracing::warn!(%result, "the flag file asked for what may not be");
-        let epoch = self.snapshot().epoch;
-        digest.clone().spend(self.db(), epoch, result).await
+            wish.expected_epoch = Some(judged.epoch);
+            wish.evidence = judged.evidence;
+            wish.evidence["digest"] = digest.0.clone().into();
+        }
+        wish.dry_run = false;
+        match self.transition_by_flag(wish, digest.clone()).await {
+            Ok(_) => Ok(None),
+            Err(error) => spent(error),
+        }
     }
 
     /// Reads the file over and over until `shutdown`, by content, so that an atomic rename and a swapped symlink
@@ -194,10 +264,12 @@ impl Control {
     pub async fn watch_flag_file(
         &self,
         path: PathBuf,
+        judge: Judge,
         report: watch::Sender<FlagFile>,
         shutdown: CancellationToken,
     ) {
         let mut last = None;
+        let mut since = (None, Instant::now());
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -209,8 +281,12 @@ impl Control {
             if last.as_ref() == Some(&content) {
                 continue;
             }
+            if since.0.as_ref() != Some(&content) {
+                since = (Some(content.clone()), Instant::now());
+            }
+            let last_call = since.1.elapsed() >= READY_WITHIN;
             let outcome = match &content {
-                Ok(Some(text)) => self.apply_flag_file(text).await,
+                Ok(Some(text)) => self.apply_flag_file(text, &judge, last_call).await,
                 Ok(None) => FlagFile::Absent,
                 Err(why) => FlagFile::Bad(why.clone()),
             };
@@ -219,10 +295,27 @@ impl Control {
             }
             last = match outcome {
                 FlagFile::Waiting(_) => None,
-                FlagFile::Absent | FlagFile::Bad(_) | FlagFile::Consumed(_) => Some(content),
+                FlagFile::Absent | FlagFile::Bad(_) | FlagFile::Consumed { .. } => Some(content),
             };
             report.send_replace(outcome);
         }
+    }
+}
+
+/// What an error means for the content's one chance: a refusal has used it up; a fault has not.
+fn spent(error: TransitionError) -> Result<Option<String>, Fault> {
+    match error {
+        // Consumed together with the drain that came to nothing, or by another replica.
+        TransitionError::NotDrained(_) | TransitionError::Refused(Refused::AppliedBefore) => {
+            Ok(None)
+        }
+        // What was judged is not what is there any more; the next reading judges anew.
+        TransitionError::Refused(Refused::EpochMoved { .. }) => {
+            Err(Fault::Unavailable("the epoch moved meanwhile".to_owned()))
+        }
+        TransitionError::Refused(refused) => Ok(Some(format!("refused: {refused}"))),
+        TransitionError::GateHeld(_) => Err(Fault::Unavailable("the gate is held".to_owned())),
+        TransitionError::Fault(fault) => Err(fault),
     }
 }
 
@@ -264,7 +357,10 @@ mod tests {
 
     #[test]
     fn a_consumed_file_can_only_disagree() {
-        let file = FlagFile::Consumed(Stage::Live);
+        let file = FlagFile::Consumed {
+            asked: Stage::Live,
+            result: "move".to_owned(),
+        };
         assert!(file.disagrees(Stage::DualWrite));
         assert!(!file.disagrees(Stage::Live));
         assert!(!FlagFile::Bad(String::new()).disagrees(Stage::Live));

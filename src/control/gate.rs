@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::clock::micros;
 use crate::contract::Epoch;
+use crate::evidence;
 use crate::sql::{Db, Dialect, Fault, Tx};
 
 use super::audit::{self, TransitionRecord};
@@ -21,7 +22,7 @@ use super::flagfile::FlagDigest;
 use super::options::ControlOptions;
 use super::plan::Refused;
 use super::replica::{self, DEAD_AFTER};
-use super::state::{self, State};
+use super::state::{self, Phase, State};
 use crate::stage::{Backend, Stage};
 
 /// How long one attempt queues for the gate.
@@ -140,6 +141,10 @@ impl Attempt<'_> {
         audit::record_transition(&mut tx, &record).await?;
         self.record_action(&mut tx, &current, &change).await?;
         self.account_for_the_dead(&mut tx).await?;
+        if let Ask::Recover { .. } = self.ask {
+            // They are of rows that may be gone.
+            evidence::forget_verified(&mut tx).await?;
+        }
         notify(&mut tx, change.after.epoch).await?;
         tx.commit().await?;
         Ok(Changed {
@@ -206,15 +211,19 @@ impl Attempt<'_> {
             | Ask::GiveUpDrain { .. }
             | Ask::Judge { .. }
             | Ask::Bypass(_)
+            | Ask::Freeze(_)
             | Ask::Lost { .. } => return Ok(()),
         };
         let (after, cause) = (&change.after, &change.entry.cause);
-        let details = serde_json::json!({
+        let mut details = serde_json::json!({
             "epoch": after.epoch.0,
             "from": before.stage.as_str(),
             "to": after.drain_to.unwrap_or(after.stage).as_str(),
             "overridden": change.entry.overridden,
         });
+        if let Ask::Recover { .. } = self.ask {
+            details["evidence"] = change.entry.evidence.clone();
+        }
         audit::record_action(tx, &cause.actor, kind, &cause.reason, &details)
             .await
             .map(drop)
@@ -230,7 +239,8 @@ async fn facts(tx: &mut Tx, current: &State) -> Result<Facts, Fault> {
                 (SELECT count(*) FROM cutover.replicas
                     WHERE (dirty OR epoch < $3) AND lease_until_us + $4 > cutover.now_us()),
                 (SELECT count(*) FROM cutover.replicas
-                    WHERE dirty AND lease_until_us + $4 <= cutover.now_us())",
+                    WHERE dirty AND lease_until_us + $4 <= cutover.now_us()),
+                (SELECT coalesce(max(epoch), 0) FROM cutover.replicas)",
             vec![
                 current.generation.into(),
                 OWED_COUNT_MAX.into(),
@@ -240,12 +250,18 @@ async fn facts(tx: &mut Tx, current: &State) -> Result<Facts, Fault> {
         )
         .await?;
     let row = row.first().ok_or_else(state::not_installed)?;
+    let lost = match current.phase {
+        Phase::Recovering => audit::seen_before_loss(tx).await?,
+        Phase::Steady | Phase::Draining => None,
+    };
     Ok(Facts {
         now_us: row.some_int(0)?,
         owed: row.some_int(1)?,
         unconfirmed: row.some_int(2)?,
         lost_debts: row.some_int(3)?,
+        acknowledged_max: Epoch(row.some_int(4)?),
         lineage: state::lineage(tx).await?,
+        lost,
     })
 }
 

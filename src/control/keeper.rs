@@ -18,8 +18,25 @@ use crate::stage::{Backend, Stage};
 
 /// How often rows of replicas that are gone are looked for.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// How often expected outages are looked for.
+const MAINTENANCE_EVERY: Duration = Duration::from_secs(1);
 /// How long after a lost connection, or a failed attempt, to listen again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+
+/// When the rarer duties were last done.
+struct Chores {
+    pruned_at: Instant,
+    maintenance_read_at: Option<Instant>,
+}
+
+impl Default for Chores {
+    fn default() -> Self {
+        Self {
+            pruned_at: Instant::now(),
+            maintenance_read_at: None,
+        }
+    }
+}
 
 impl Control {
     /// Beats every `heartbeat` and whenever a transition is announced, until `shutdown`; then takes leave. One task
@@ -37,11 +54,11 @@ impl Control {
     async fn beat_for_ever(&self) {
         let mut beat = interval(self.inner.options.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pruned_at = Instant::now();
+        let mut chores = Chores::default();
         let mut in_touch = true;
         loop {
             beat.tick().await;
-            let result = self.keep(&mut pruned_at).await;
+            let result = self.keep(&mut chores).await;
             match &result {
                 Err(fault) if in_touch => {
                     tracing::warn!(%fault, "the control state is out of reach");
@@ -77,12 +94,19 @@ impl Control {
         }
     }
 
-    async fn keep(&self, pruned_at: &mut Instant) -> Result<(), Fault> {
+    async fn keep(&self, chores: &mut Chores) -> Result<(), Fault> {
         self.refresh().await?;
         self.end_an_orphaned_drain().await;
         self.account_for_lost_debts().await?;
-        if pruned_at.elapsed() >= PRUNE_EVERY {
-            *pruned_at = Instant::now();
+        if chores
+            .maintenance_read_at
+            .is_none_or(|at| at.elapsed() >= MAINTENANCE_EVERY)
+        {
+            chores.maintenance_read_at = Some(Instant::now());
+            self.read_maintenance().await?;
+        }
+        if chores.pruned_at.elapsed() >= PRUNE_EVERY {
+            chores.pruned_at = Instant::now();
             replica::prune(&self.inner.db).await?;
         }
         Ok(())

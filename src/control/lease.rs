@@ -20,6 +20,7 @@ use super::change::{Ask, Cause};
 use super::control::{Control, Inner, Pulse, outdated};
 use super::error::TransitionError;
 use super::plan::Refused;
+use super::recovery::Seen;
 use super::replica::{self, Beat};
 use super::snapshot::Snapshot;
 use super::state::{LINEAGE_WITHHELD, Phase};
@@ -44,7 +45,9 @@ pub enum Held {
     #[error("a replica has not confirmed the epoch yet")]
     Unconfirmed,
     /// History was lost.
-    #[error("recovering after lost history: writes are refused until an operator recovers")]
+    #[error(
+        "recovering after lost history: writes are refused until an operator runs `cutover recover`"
+    )]
     Recovering,
     /// The control state is out of reach.
     #[error("the control state is out of reach: {0}")]
@@ -197,8 +200,9 @@ impl Inner {
     async fn beat_once(&self, pulse: &mut Pulse) -> Result<(), Fault> {
         let known = Arc::clone(&self.held.load().snapshot);
         let dirty = self.dirty(&known);
+        let votes = self.votes.load_full();
         let sent_at = boottime();
-        let beat = replica::beat(&self.db, &self.options, known.epoch, dirty).await?;
+        let beat = replica::beat(&self.db, &self.options, known.epoch, dirty, &votes).await?;
         if let Some(fault) = outdated(&beat.state) {
             return Err(fault);
         }
@@ -211,9 +215,16 @@ impl Inner {
         let report_loss =
             lost && !(beat.state.phase == Phase::Recovering && beat.state.epoch >= pulse.seen);
         self.install(snapshot, sent_at + self.options.lease);
+        match (report_loss, pulse.before_loss) {
+            (true, None) => pulse.before_loss = pulse.state.as_ref().map(Seen::of),
+            (true, Some(_)) => {}
+            (false, _) if beat.state.phase == Phase::Recovering => {}
+            (false, _) => pulse.before_loss = None,
+        }
         self.remember(pulse, beat, known.epoch, sent_at);
         if report_loss {
-            self.report_lost_history(pulse.seen).await?;
+            self.report_lost_history(pulse.seen, pulse.before_loss)
+                .await?;
         }
         Ok(())
     }
@@ -240,9 +251,10 @@ impl Inner {
     }
 
     /// P16: says so in the database, where it stops every other replica as well.
-    async fn report_lost_history(&self, seen: Epoch) -> Result<(), Fault> {
+    async fn report_lost_history(&self, seen: Epoch, before: Option<Seen>) -> Result<(), Fault> {
         let ask = Ask::Lost {
             seen,
+            before,
             cause: Cause::new(&self.options.replica_id, "history was lost"),
         };
         match self.make_now(&ask).await {

@@ -20,11 +20,14 @@ mod ddl;
 mod debt;
 mod error;
 mod flagfile;
+mod freeze;
 mod gate;
 mod keeper;
 mod lease;
+mod maintenance;
 mod options;
 mod plan;
+mod recovery;
 mod replica;
 mod safety;
 mod snapshot;
@@ -35,17 +38,22 @@ mod transition;
 #[cfg(test)]
 mod tests;
 
-pub use audit::{ActionRecord, TransitionRecord, actions, history, record_action};
+pub use audit::{
+    ActionRecord, Entered, TransitionRecord, actions, entered, history, record_action,
+};
 pub use chain::{ChainReport, verify_chain};
 pub use change::Verdict;
 pub use control::Control;
 pub use ddl::{GATE_LOCK, MIGRATIONS, Migration, VERSION, install, install_sql, migrate};
 pub use debt::LegacyDebt;
 pub use error::TransitionError;
-pub use flagfile::{FlagDigest, FlagFile, FlagRequest};
+pub use flagfile::{FlagDigest, FlagFile, FlagRequest, Judge, Judged};
+pub use freeze::FreezeWish;
 pub use lease::{Held, LeaseLost};
+pub use maintenance::{MAINTENANCE_MAX, Maintained, Maintenance, MaintenanceWish, UnknownBackend};
 pub use options::ControlOptions;
 pub use plan::{Plan, Refused, TransitionKind, TransitionRequest, plan};
+pub use recovery::{LostBy, RecoverWish, Recovered};
 pub use replica::{Replica, Skew};
 pub use safety::{Blocker, Owed, RollbackSafety, rollback_safety};
 pub use snapshot::Snapshot;

@@ -23,6 +23,8 @@ pub struct ControlOptions {
     pub config_digest: String,
     /// `[legacy] bypass = "refuse"`: the database refuses writes past the proxy in every stage.
     pub bypass_always_refused: bool,
+    /// Storage is reached through the broker: a maintenance of one is one of the other.
+    pub storage_over_broker: bool,
     /// `[flag] pin`: this replica believes this stage, whatever the database says.
     pub pin: Option<Stage>,
 }
@@ -38,6 +40,7 @@ impl Default for ControlOptions {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_digest: String::new(),
             bypass_always_refused: false,
+            storage_over_broker: false,
             pin: None,
         }
     }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::contract::Epoch;
 
+use super::maintenance::Maintained;
 use super::state::{Phase, State};
 use crate::stage::{Backend, Stage};
 
@@ -105,6 +106,9 @@ pub enum Refused {
     /// This content of the flag file was applied before.
     #[error("this content of the flag file was applied before")]
     AppliedBefore,
+    /// In `live` callers need storage.
+    #[error("in live callers need {0}: roll back first, and then start the maintenance")]
+    MaintenanceInLive(Maintained),
 }
 
 /// A move that may be made.
@@ -167,7 +171,8 @@ impl Refused {
             | Self::Stale(_)
             | Self::Owed(_)
             | Self::Unconfirmed(_)
-            | Self::AppliedBefore => false,
+            | Self::AppliedBefore
+            | Self::MaintenanceInLive(_) => false,
         }
     }
 }

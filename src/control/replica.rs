@@ -39,6 +39,8 @@ pub struct Replica {
     pub leased: bool,
     /// Whether it may hold debts to legacy that the journal does not.
     pub dirty: bool,
+    /// The triggers of the guard that fired there, separated by commas.
+    pub votes: String,
 }
 
 /// How far the database's clock is ahead of ours, and how wrong that may be.
@@ -65,6 +67,7 @@ pub(super) async fn beat(
     options: &ControlOptions,
     epoch: Epoch,
     dirty: bool,
+    votes: &str,
 ) -> Result<Beat, Fault> {
     let args: Vec<Arg> = vec![
         options.replica_id.clone().into(),
@@ -73,6 +76,7 @@ pub(super) async fn beat(
         epoch.into(),
         micros(options.lease).into(),
         dirty.into(),
+        votes.into(),
     ];
     let sent_us = unix_us();
     let rows = match db.dialect() {
@@ -96,7 +100,7 @@ pub(super) async fn beat(
 
 const UPSERT: &str = "ON CONFLICT (id) DO UPDATE SET version = excluded.version,
     config_digest = excluded.config_digest, epoch = excluded.epoch, seen_us = excluded.seen_us,
-    lease_until_us = excluded.lease_until_us, dirty = excluded.dirty";
+    lease_until_us = excluded.lease_until_us, dirty = excluded.dirty, votes = excluded.votes";
 
 fn postgres_beat() -> String {
     let columns = State::COLUMNS;
@@ -104,8 +108,8 @@ fn postgres_beat() -> String {
     format!(
         "WITH state AS (SELECT {columns} FROM cutover.state WHERE id = 1 FOR SHARE),
          beat AS (INSERT INTO cutover.replicas
-            (id, version, config_digest, epoch, seen_us, lease_until_us, dirty)
-            SELECT $1, $2, $3, $4, cutover.now_us(), cutover.now_us() + $5, $6 FROM state
+            (id, version, config_digest, epoch, seen_us, lease_until_us, dirty, votes)
+            SELECT $1, $2, $3, $4, cutover.now_us(), cutover.now_us() + $5, $6, $7 FROM state
             {UPSERT})
          SELECT {columns}, {lineage}, cutover.now_us() FROM state"
     )
@@ -117,8 +121,8 @@ async fn sqlite_beat(db: &Db, args: Vec<Arg>) -> Result<Vec<crate::sql::Record>,
     task::run_to_end(async move {
         let mut tx = db.begin().await?;
         let upsert = format!(
-            "INSERT INTO cutover.replicas (id, version, config_digest, epoch, seen_us, lease_until_us, dirty)
-             VALUES ($1, $2, $3, $4, cutover.now_us(), cutover.now_us() + $5, $6) {UPSERT}"
+            "INSERT INTO cutover.replicas (id, version, config_digest, epoch, seen_us, lease_until_us, dirty, votes)
+             VALUES ($1, $2, $3, $4, cutover.now_us(), cutover.now_us() + $5, $6, $7) {UPSERT}"
         );
         tx.control(&upsert, args).await?;
         let columns = State::COLUMNS;
@@ -154,7 +158,7 @@ pub(super) async fn list(db: &Db) -> Result<Vec<Replica>, Fault> {
     let rows = db
         .control(
             "SELECT id, version, config_digest, epoch, cutover.now_us() - seen_us,
-                lease_until_us > cutover.now_us(), dirty
+                lease_until_us > cutover.now_us(), dirty, votes
              FROM cutover.replicas ORDER BY id",
             vec![],
         )
@@ -169,6 +173,7 @@ pub(super) async fn list(db: &Db) -> Result<Vec<Replica>, Fault> {
                 silent: Duration::from_micros(u64::try_from(row.some_int(4)?).unwrap_or(0)),
                 leased: row.some_bool(5)?,
                 dirty: row.some_bool(6)?,
+                votes: row.some_text(7)?,
             })
         })
         .collect()

@@ -57,59 +57,75 @@ impl Owed {
     }
 }
 
-/// Judges a rollback to `to` (`guard.rollback_to`).
+/// Judges a rollback to `to` (`guard.rollback_to`), in any stage, over what is `known`: what is owed, and the
+/// replicas; nothing when the legacy database does not answer. Then nothing could be rolled back to it.
 #[must_use]
 pub fn rollback_safety(
     snapshot: &Snapshot,
-    owed: Owed,
-    replicas: &[Replica],
+    known: Option<(Owed, &[Replica])>,
     to: Stage,
 ) -> RollbackSafety {
-    let mut blockers = vec![];
-    let mut block = |holds: bool, code: &'static str, message: String| {
-        if holds {
-            blockers.push(Blocker { code, message });
-        }
-    };
-    block(
+    let mut blockers = Blockers::default();
+    blockers.add(
         snapshot.phase == Phase::Recovering,
         "recovering",
-        "history was lost: run `cutover recover` first".to_owned(),
+        "history was lost: run `cutover recover` first",
     );
-    if snapshot.authority() == Backend::Legacy {
-        return RollbackSafety {
-            safe: blockers.is_empty(),
-            to: None,
-            blockers,
-        };
-    }
-    block(
-        snapshot.legacy_stale,
+    blockers.add(
+        known.is_none(),
+        "legacy_down",
+        "the legacy database does not answer: nothing can be rolled back to it",
+    );
+    let storage_answers = snapshot.authority() == Backend::Storage;
+    blockers.add(
+        storage_answers && snapshot.legacy_stale,
         "legacy_stale",
-        "legacy lacks acknowledged writes: backfill and verify it first".to_owned(),
+        "legacy lacks acknowledged writes: backfill and verify it first",
     );
     // In `live` every acknowledged write is in legacy; later it is only owed to it.
-    if snapshot.stage > Stage::Live {
-        let message = format!(
-            "{} entries are owed to legacy: wait for them",
-            owed.to_legacy
+    if let Some((owed, replicas)) = known.filter(|_| snapshot.stage > Stage::Live) {
+        blockers.of_debts(owed, replicas);
+    }
+    RollbackSafety {
+        safe: blockers.0.is_empty(),
+        to: storage_answers.then_some(to),
+        blockers: blockers.0,
+    }
+}
+
+#[derive(Default)]
+struct Blockers(Vec<Blocker>);
+
+impl Blockers {
+    fn add(&mut self, holds: bool, code: &'static str, message: impl Into<String>) {
+        if holds {
+            let message = message.into();
+            self.0.push(Blocker { code, message });
+        }
+    }
+
+    fn of_debts(&mut self, owed: Owed, replicas: &[Replica]) {
+        self.add(
+            owed.to_legacy > 0,
+            "owed",
+            format!(
+                "{} entries are owed to legacy: wait for them",
+                owed.to_legacy
+            ),
         );
-        block(owed.to_legacy > 0, "owed", message);
         let silent: Vec<&str> = replicas
             .iter()
             .filter(|replica| replica.dirty && !replica.leased)
             .map(|replica| replica.id.as_str())
             .collect();
-        let message = format!(
-            "{} may hold writes that legacy lacks and cannot be heard",
-            silent.join(", ")
+        self.add(
+            !silent.is_empty(),
+            "replica_silent",
+            format!(
+                "{} may hold writes that legacy lacks and cannot be heard",
+                silent.join(", ")
+            ),
         );
-        block(!silent.is_empty(), "replica_silent", message);
-    }
-    RollbackSafety {
-        safe: blockers.is_empty(),
-        to: Some(to),
-        blockers,
     }
 }
 
@@ -130,10 +146,17 @@ mod tests {
             to_storage: 0,
             to_legacy: 7,
         };
-        let safety = rollback_safety(&snapshot(Stage::Live), owed, &[], Stage::DualWrite);
+        let safety = rollback_safety(&snapshot(Stage::Live), Some((owed, &[])), Stage::DualWrite);
         assert!(safety.safe);
         assert_eq!(safety.to, Some(Stage::DualWrite));
-        assert!(!rollback_safety(&snapshot(Stage::RampDown), owed, &[], Stage::DualWrite).safe);
+        assert!(
+            !rollback_safety(
+                &snapshot(Stage::RampDown),
+                Some((owed, &[])),
+                Stage::DualWrite
+            )
+            .safe
+        );
     }
 
     #[test]
@@ -142,14 +165,51 @@ mod tests {
             legacy_stale: true,
             ..snapshot(Stage::Live)
         };
-        let safety = rollback_safety(&stale, Owed::default(), &[], Stage::DualWrite);
+        let nothing = Some((Owed::default(), &[][..]));
+        let safety = rollback_safety(&stale, nothing, Stage::DualWrite);
         assert_eq!(safety.blockers[0].code, "legacy_stale");
-        let shadow = rollback_safety(
-            &snapshot(Stage::Shadow),
-            Owed::default(),
-            &[],
-            Stage::DualWrite,
-        );
+        let shadow = rollback_safety(&snapshot(Stage::Shadow), nothing, Stage::DualWrite);
         assert_eq!((shadow.safe, shadow.to), (true, None));
+    }
+
+    #[test]
+    fn in_every_stage_a_legacy_that_does_not_answer_or_lost_history_makes_it_unsafe() {
+        for stage in Stage::ALL {
+            let whole = Snapshot {
+                legacy_stale: false,
+                ..snapshot(stage)
+            };
+            let nothing = Some((Owed::default(), &[][..]));
+            assert!(rollback_safety(&whole, nothing, Stage::DualWrite).safe);
+            let blind = rollback_safety(&whole, None, Stage::DualWrite);
+            assert_eq!((blind.safe, blind.blockers[0].code), (false, "legacy_down"));
+            let to_go = (stage.authority() == Backend::Storage).then_some(Stage::DualWrite);
+            assert_eq!(blind.to, to_go, "{stage}");
+            let lost = Snapshot {
+                phase: Phase::Recovering,
+                ..whole
+            };
+            assert!(!rollback_safety(&lost, nothing, Stage::DualWrite).safe);
+        }
+    }
+
+    #[test]
+    fn in_ramp_down_a_replica_that_may_hold_debts_and_cannot_be_heard_makes_it_unsafe() {
+        let replica = |dirty, leased| Replica {
+            id: "one".to_owned(),
+            version: String::new(),
+            config_digest: String::new(),
+            epoch: crate::contract::Epoch(1),
+            silent: std::time::Duration::ZERO,
+            leased,
+            dirty,
+            votes: String::new(),
+        };
+        let judged = |replicas: &[Replica]| {
+            let known = Some((Owed::default(), replicas));
+            rollback_safety(&snapshot(Stage::RampDown), known, Stage::DualWrite).safe
+        };
+        assert!(judged(&[replica(true, true), replica(false, false)]));
+        assert!(!judged(&[replica(true, false)]));
     }
 }

@@ -14,7 +14,9 @@ use crate::stage::{Backend, Stage};
 
 mod drains;
 mod leases;
+mod maintenance;
 mod moves;
+mod recoveries;
 
 /// A database that is gone when the test ends.
 struct Bench {
@@ -67,6 +69,7 @@ async fn postgres() -> Bench {
 async fn prepared(url: String, cleanup: Cleanup) -> Bench {
     let db = Db::open(&url, &pool()).unwrap();
     install(&db).await.unwrap();
+    crate::evidence::install(&db).await.unwrap();
     db.batch(&db.dialect().control(JOURNAL)).await.unwrap();
     Bench { db, url, cleanup }
 }

@@ -12,8 +12,10 @@ use super::change::{Ask, Cause, Verdict};
 use super::control::{Control, Inner};
 use super::error::TransitionError;
 use super::flagfile::FlagDigest;
+use super::freeze::FreezeWish;
 use super::gate::{self, Changed};
 use super::plan::{Refused, TransitionRequest};
+use super::recovery::{RecoverWish, Recovered};
 use super::state::{Phase, State};
 use super::task;
 use crate::stage::{Backend, Stage};
@@ -57,6 +59,14 @@ impl Control {
         self.run_transition(request, Some(flag)).await
     }
 
+    /// Latches without a move: nothing advances until an operator re-arms.
+    ///
+    /// # Errors
+    /// Why it was not latched.
+    pub async fn freeze(&self, wish: FreezeWish) -> Result<Epoch, TransitionError> {
+        self.change(Ask::Freeze(wish)).await
+    }
+
     /// Lifts the latch.
     ///
     /// # Errors
@@ -79,23 +89,36 @@ impl Control {
         self.change(Ask::Judge { verdict, cause }).await
     }
 
-    /// Ends the phase `recovering`: `authority` is believed, the other side is stale, and what was owed is void.
+    /// Ends the phase `recovering`: one side is believed, the other is stale, and nothing advances until an
+    /// operator re-arms.
     ///
     /// # Errors
     /// Why it was not ended.
-    pub async fn recover(
-        &self,
-        authority: Backend,
-        actor: &str,
-        reason: &str,
-    ) -> Result<Epoch, TransitionError> {
+    pub async fn recover(&self, wish: RecoverWish) -> Result<Recovered, TransitionError> {
         let seen = self.inner.pulse.lock().await.seen;
-        self.change(Ask::Recover {
-            authority,
-            seen,
-            cause: Cause::new(actor, reason),
-        })
-        .await
+        let dry_run = wish.dry_run;
+        let stale = match wish.authority {
+            Backend::Legacy => Backend::Storage,
+            Backend::Storage => Backend::Legacy,
+        };
+        let ask = Ask::Recover { wish, seen };
+        let inner = &self.inner;
+        let (current, change) = gate::rehearse(&inner.db, &ask, &inner.options).await?;
+        let told = change.entry.evidence["may_lose"].as_array();
+        let may_lose = told.into_iter().flatten().filter_map(|one| one.as_str());
+        let recovered = Recovered {
+            epoch: change.after.epoch,
+            from: current.stage,
+            stage: change.after.stage,
+            stale,
+            may_lose: may_lose.map(str::to_owned).collect(),
+            dry_run,
+        };
+        if dry_run {
+            return Ok(recovered);
+        }
+        let epoch = self.change(ask).await?;
+        Ok(Recovered { epoch, ..recovered })
     }
 
     /// Lets the database refuse writes past the proxy where the configuration asks for it.

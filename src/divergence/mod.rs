@@ -55,21 +55,22 @@ pub struct Divergence {
     pub explained_until_us: Option<i64>,
 }
 
-/// Writes a finding down, or refreshes its line.
+/// Writes a finding down, or refreshes its line. `true`: an operator has said that it is expected for now.
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn record(db: &Db, table: &Table, finding: &Finding) -> Result<(), Fault> {
+pub async fn record(db: &Db, table: &Table, finding: &Finding) -> Result<bool, Fault> {
     let key = finding
         .key
         .as_ref()
         .map(|key| shown_key(table, key))
         .unwrap_or_default();
-    db.control(
+    let rows = db.control(
         "INSERT INTO cutover.divergences AS d (tbl, kind, key, fields, first_us, last_us, seen) \
          VALUES ($1, $2, $3, $4, cutover.now_us(), cutover.now_us(), 1) \
          ON CONFLICT (tbl, kind, key) DO UPDATE SET fields = excluded.fields, \
-         last_us = excluded.last_us, seen = d.seen + 1",
+         last_us = excluded.last_us, seen = d.seen + 1 \
+         RETURNING explained_until_us >= cutover.now_us()",
         vec![
             finding.table.as_str().into(),
             finding.kind.as_str().into(),
@@ -83,8 +84,9 @@ pub async fn record(db: &Db, table: &Table, finding: &Finding) -> Result<(), Fau
          (SELECT id FROM cutover.divergences ORDER BY last_us DESC LIMIT 1000 OFFSET $1)",
         vec![KEPT_MAX.into()],
     )
-    .await
-    .map(drop)
+    .await?;
+    let explained = rows.first().map(|row| row.bool(0)).transpose()?;
+    Ok(explained.flatten().unwrap_or(false))
 }
 
 /// The key as it may be shown: hashed where the table's config asks.

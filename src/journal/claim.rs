@@ -25,6 +25,9 @@ pub struct ClaimOptions {
     pub lease: Duration,
     /// Clocks may differ by this much: nobody claims again before deadline plus this.
     pub clock_skew_max: Duration,
+    /// The epoch known before claiming. An older one means that history was lost (P16): then nothing is claimed,
+    /// because a payment would overwrite what may be the only copy.
+    pub epoch_min: Epoch,
 }
 
 /// Entries claimed together.
@@ -85,6 +88,9 @@ async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Opt
     }
     let mut tx = db.begin().await?;
     let (epoch, generation) = epoch_and_generation(&mut tx).await?;
+    if epoch < options.epoch_min {
+        return Ok(None);
+    }
     lock(
         &mut tx,
         heads.iter().map(|(table, key)| (table.as_str(), key)),

@@ -108,7 +108,7 @@ impl Legacy {
         let dml = dml(change);
         let n = dml.args.len();
         let reply = if change.is_single() {
-            "(SELECT coalesce(min(w.row), 'null') FROM w)"
+            "coalesce((SELECT w.row FROM w), 'null')"
         } else {
             "(SELECT '[' || coalesce(string_agg(w.row, ',' ORDER BY w.n), '') || ']' FROM w)"
         };
@@ -116,7 +116,7 @@ impl Legacy {
             "WITH ctx AS MATERIALIZED (SELECT set_config('cutover.ctx', ${ctx}, true)), {ctes}, \
              op AS (INSERT INTO cutover.operations (op_id, digest, state, reply, epoch, created_us, settled_us) \
              SELECT ${op}::uuid, ${digest}, 'done', {reply}, ${epoch}, cutover.now_us(), cutover.now_us() FROM ctx \
-             RETURNING reply) SELECT op.reply FROM op, ctx",
+             RETURNING reply) SELECT op.reply FROM op",
             ctes = dml.ctes,
             ctx = n + 1,
             op = n + 2,

@@ -1,35 +1,44 @@
-//! What happened, told once: the repository, the comparer and the applier report here, and metrics and
-//! status read here.
+//! What happened, told once: the repository, the comparer and the applier report here; metrics and status
+//! read here, and the guard hears of it.
 //!
 //! Counters go to Prometheus; what `status` shows of the last minute (latencies per backend, their delta,
 //! error rates) is kept in bounded windows.
 
+mod callers;
+mod tallies;
 mod window;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::evidence::Tally;
+use crate::guard::{GuardHandle, Sample};
 use crate::journal::{Claimed, Owed};
 use crate::sql::Fault;
-use crate::stage::Backend;
+use crate::stage::{Backend, Stage};
 use crate::storage::StorageError;
 use crate::telemetry::{
     Comparison, DivergenceKind, ErrorKind, JournalGauges, Metrics, Op, Payment, Shed,
 };
 
+use callers::Callers;
+pub use callers::{CallKind, CallerLatency};
+use tallies::Tallies;
 pub use window::{Summary, Window};
 
 /// Where everybody reports.
 #[derive(Debug)]
 pub struct Observer {
-    metrics: std::sync::Arc<Metrics>,
+    metrics: Arc<Metrics>,
     windows: Mutex<Windows>,
+    callers: Mutex<Callers>,
+    tallies: Mutex<Tallies>,
     comparisons: [AtomicI64; 7],
-    bypassed: AtomicI64,
     /// Calls of storage that failed since the last that did not.
     storage_failures: AtomicI64,
     owed: Mutex<Measured>,
+    guard: Arc<GuardHandle>,
 }
 
 #[derive(Debug, Default)]
@@ -61,15 +70,23 @@ pub struct Recent {
 impl Observer {
     /// Reports to these metrics.
     #[must_use]
-    pub fn new(metrics: std::sync::Arc<Metrics>) -> Self {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
             windows: Mutex::default(),
+            callers: Mutex::default(),
+            tallies: Mutex::default(),
             comparisons: Default::default(),
-            bypassed: AtomicI64::new(0),
             storage_failures: AtomicI64::new(0),
             owed: Mutex::default(),
+            guard: Arc::default(),
         }
+    }
+
+    /// The guard, which hears of everything that happens to storage.
+    #[must_use]
+    pub fn guard(&self) -> &Arc<GuardHandle> {
+        &self.guard
     }
 
     /// The metrics, for those who report to them directly.
@@ -103,6 +120,8 @@ impl Observer {
         }
         let failed = kind.is_some_and(|kind| kind != ErrorKind::Rejected);
         self.windows().storage.record(took, failed, Instant::now());
+        self.guard
+            .record(Sample::Call { took, failed }, op == Op::Probe);
         if failed {
             self.storage_failures.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -113,6 +132,8 @@ impl Observer {
     /// Both backends ran the same call.
     pub fn paired(&self, op: Op, legacy: Duration, storage: Duration) {
         self.metrics.paired(op, legacy, storage);
+        self.guard
+            .record(Sample::Pair { legacy, storage }, op == Op::Probe);
         let delta = storage.as_secs_f64() - legacy.as_secs_f64();
         self.windows()
             .delta
@@ -125,22 +146,53 @@ impl Observer {
             self.metrics.shed(Shed::ShadowRead);
         }
         self.metrics.compared(table, op, result);
+        match result {
+            Comparison::Match
+            | Comparison::Transient
+            | Comparison::Confirmed
+            | Comparison::Ignored => self.guard.record(Sample::Compared, false),
+            Comparison::OneSidedError | Comparison::Unsampled | Comparison::Shed => {}
+        }
         if let Some(index) = Comparison::ALL.iter().position(|known| *known == result) {
             self.comparisons[index].fetch_add(1, Ordering::Relaxed);
         }
+        lock(&self.tallies).count(table, op, result);
     }
 
-    /// A difference was confirmed.
-    pub fn diverged(&self, table: &str, kind: DivergenceKind) {
+    /// Comparisons that are not on record yet; whoever takes them writes them down or gives them back.
+    #[must_use]
+    pub fn take_tallies(&self) -> Vec<Tally> {
+        lock(&self.tallies).take()
+    }
+
+    /// Takes back comparisons that could not be written down.
+    pub fn give_tally_back(&self, tally: &Tally) {
+        lock(&self.tallies).give_back(tally);
+    }
+
+    /// A caller was answered, well, after so long.
+    pub fn answered(&self, kind: CallKind, stage: Stage, took: Duration) {
+        lock(&self.callers).answered(kind, stage, took, Instant::now());
+    }
+
+    /// What callers of one kind waited lately.
+    #[must_use]
+    pub fn caller_latency(&self, kind: CallKind) -> CallerLatency {
+        lock(&self.callers).latency(kind, Instant::now())
+    }
+
+    /// A difference was confirmed; one that an operator has explained is no news to the guard.
+    pub fn diverged(&self, table: &str, kind: DivergenceKind, explained: bool) {
         self.metrics.diverged(table, kind);
+        if !explained {
+            self.guard.record(Sample::Diverged, false);
+        }
     }
 
     /// Entries were found that writers past the proxy appended.
     pub fn bypassed(&self, table: &str, count: usize) {
         if count > 0 {
             self.metrics.bypassed(table, count as u64);
-            self.bypassed
-                .fetch_add(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
         }
     }
 
@@ -210,12 +262,6 @@ impl Observer {
     #[must_use]
     pub fn storage_answers(&self) -> bool {
         self.storage_failures.load(Ordering::Relaxed) < 5
-    }
-
-    /// Rows written past the proxy since start.
-    #[must_use]
-    pub fn bypass_writes(&self) -> i64 {
-        self.bypassed.load(Ordering::Relaxed)
     }
 
     fn windows(&self) -> std::sync::MutexGuard<'_, Windows> {

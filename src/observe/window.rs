@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Samples older than this are forgotten.
+/// Samples older than this are forgotten, unless said otherwise.
 const SPAN: Duration = Duration::from_secs(60);
 /// At most this many samples are kept: the latest.
 const SAMPLES_MAX: usize = 4096;
 
-/// The latest samples of the last minute.
-#[derive(Clone, Debug, Default)]
+/// The latest samples of the last minute, or of another span.
+#[derive(Clone, Debug)]
 pub struct Window {
+    span: Duration,
     samples: VecDeque<(Instant, f64, bool)>,
 }
 
@@ -29,7 +30,22 @@ pub struct Summary {
     pub error_rate: f64,
 }
 
+impl Default for Window {
+    fn default() -> Self {
+        Self::lasting(SPAN)
+    }
+}
+
 impl Window {
+    /// An empty window that forgets what is older than `span`.
+    #[must_use]
+    pub fn lasting(span: Duration) -> Self {
+        Self {
+            span,
+            samples: VecDeque::new(),
+        }
+    }
+
     /// Adds a duration.
     pub fn record(&mut self, took: Duration, failed: bool, now: Instant) {
         self.record_seconds(took.as_secs_f64(), failed, now);
@@ -43,12 +59,12 @@ impl Window {
         self.samples.push_back((now, seconds, failed));
     }
 
-    /// Sums up what is not older than a minute.
+    /// Sums up what is not too old.
     pub fn summary(&mut self, now: Instant) -> Summary {
         while self
             .samples
             .front()
-            .is_some_and(|(at, _, _)| now.duration_since(*at) > SPAN)
+            .is_some_and(|(at, _, _)| now.duration_since(*at) > self.span)
         {
             self.samples.pop_front();
         }

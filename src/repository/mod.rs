@@ -25,7 +25,7 @@ use detach::{Detach, Panicked};
 use crate::contract::{Error, Query, Reply};
 use crate::control::{Control, Snapshot};
 use crate::legacy::Legacy;
-use crate::observe::Observer;
+use crate::observe::{CallKind, Observer};
 use crate::schema::{BindLimits, Bound, bind};
 use crate::shadow::Comparer;
 use crate::stage::Backend;
@@ -116,19 +116,26 @@ impl Repository {
             Ok(bound) => bound,
             Err(error) => return Answer::refused(&self.control.snapshot(), error),
         };
-        match bound {
-            Bound::Read(read) => self.read(call, read).await,
+        let received = call.received;
+        let (kind, answer) = match bound {
+            Bound::Read(read) => (CallKind::Read, self.read(call, read).await),
             Bound::Write(write) => {
                 let this = Arc::clone(self);
                 let work = async move { this.write(call, write).await };
-                match Detach::new(work, &self.tasks).await {
+                let answer = match Detach::new(work, &self.tasks).await {
                     Ok(answer) => answer,
                     Err(Panicked) => {
                         Answer::refused(&self.control.snapshot(), errors::task_failed())
                     }
-                }
+                };
+                (CallKind::Write, answer)
             }
+        };
+        if answer.result.is_ok() {
+            self.observer
+                .answered(kind, answer.stage, received.elapsed());
         }
+        answer
     }
 
     fn bind(&self, db: &str, query: &Query) -> Result<Bound, Error> {

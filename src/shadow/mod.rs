@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::compare::{Difference, DifferenceKind, replies_equal};
 use crate::contract::{AttemptId, Epoch, Key, Reply};
-use crate::control::Control;
+use crate::control::{Control, Phase};
 use crate::divergence::Finding;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
@@ -108,7 +108,9 @@ impl Comparer {
     /// Reads the other side in the background and compares. Returns at once.
     pub fn compare(self: &Arc<Self>, answered: Answered) {
         let (table, op) = (answered.read.table.name.clone(), op(&answered.read));
-        if !sampled(self.options.load().sample) {
+        // After lost history the sides differ for a known reason; a recovery is followed by a full verify.
+        let recovering = self.control.snapshot().phase == Phase::Recovering;
+        if recovering || !sampled(self.options.load().sample) {
             return self.observer.compared(&table, op, Compared::Unsampled);
         }
         let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {
@@ -221,9 +223,12 @@ impl Comparer {
 
     /// Writes a confirmed divergence down: counted, logged, listed.
     pub async fn confirmed(&self, table: &Table, finding: Finding) {
-        self.observer.diverged(&finding.table, finding.kind);
+        let recorded = crate::divergence::record(self.legacy.db(), table, &finding).await;
+        let explained = *recorded.as_ref().unwrap_or(&false);
+        self.observer
+            .diverged(&finding.table, finding.kind, explained);
         tracing::error!(table = finding.table, kind = finding.kind.as_str(), fields = ?finding.fields, "confirmed divergence");
-        if let Err(fault) = crate::divergence::record(self.legacy.db(), table, &finding).await {
+        if let Err(fault) = recorded {
             tracing::warn!(%fault, "a divergence could not be written down");
         }
     }

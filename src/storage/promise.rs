@@ -25,11 +25,13 @@ impl Capabilities {
             .collect()
     }
 
-    /// The last stage that can be reached: without `delete` there are no tombstones, so storage can hold rows
-    /// that legacy does not, and must not become the authority.
+    /// The last stage that can be reached. Without `delete` there are no tombstones, so storage can hold rows
+    /// that legacy does not; without `ranges` no verify can see them, so nothing vouches for storage. In either
+    /// case it must not become the authority.
     #[must_use]
     pub fn highest_stage(&self) -> Stage {
-        if self.has(Capability::Delete) {
+        let vouched_for = [Capability::Delete, Capability::Ranges];
+        if vouched_for.into_iter().all(|needed| self.has(needed)) {
             Stage::Complete
         } else {
             Stage::Shadow
@@ -56,7 +58,7 @@ fn without(capability: Capability) -> &'static str {
             "writes of several rows, and transactions, are unsupported once storage answers; a cycle of unique values is quarantined"
         }
         Capability::Ranges => {
-            "verify asks for legacy's keys only: a row that storage has and legacy never had is not found"
+            "verify asks for legacy's keys only: a row that storage has and legacy never had is not found, so nothing vouches for storage and no stage past shadow is allowed"
         }
         Capability::Batch => "each payment is a call of its own: the backlog drains more slowly",
         Capability::Deadline => {
@@ -85,9 +87,13 @@ mod tests {
     }
 
     #[test]
-    fn without_delete_storage_never_becomes_the_authority() {
+    fn without_delete_or_ranges_storage_never_becomes_the_authority() {
         let least = Capabilities::default();
         assert_eq!(least.highest_stage(), Stage::Shadow);
+        for needed in [Capability::Delete, Capability::Ranges] {
+            let without = Capabilities::all().without(needed);
+            assert_eq!(without.highest_stage(), Stage::Shadow);
+        }
         assert_eq!(least.weakened().len(), Capability::ALL.len());
         let only_delete_missing = Capabilities::all().without(Capability::Delete);
         assert_eq!(

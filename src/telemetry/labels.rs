@@ -1,5 +1,7 @@
 //! The values that labels may have.
 
+use std::fmt;
+
 use crate::compare::DifferenceKind;
 use crate::contract::Query;
 
@@ -60,6 +62,8 @@ labels! {
         Batch = "batch",
         /// `resolve`.
         Resolve = "resolve",
+        /// A read or write of the guard's own.
+        Probe = "probe",
         /// The request could not be read.
         Invalid = "invalid",
     }
@@ -200,6 +204,26 @@ labels! {
         Failed = "failed",
         /// No `reply_to`: dead-lettered.
         DeadLettered = "dead_lettered",
+    }
+}
+
+labels! {
+    /// What the guard watches storage by.
+    Trigger {
+        /// The share of storage's calls that failed.
+        FailureRate = "failure_rate",
+        /// Confirmed divergences.
+        Inconsistency = "inconsistency",
+        /// How much slower storage is than legacy.
+        LatencyDelta = "latency_delta",
+        /// Storage is not there at all.
+        Unavailable = "unavailable",
+    }
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

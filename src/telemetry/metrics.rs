@@ -9,10 +9,10 @@ use prometheus::{Encoder as _, Registry, Result, TextEncoder};
 
 use super::labels::{
     ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, ErrorKind, Op, Payment, Peer,
-    ReplicaState, Shed,
+    ReplicaState, Shed, Trigger,
 };
 use super::register::Register;
-use super::series::{BackendSeries, ControlSeries, DoorSeries, JournalSeries};
+use super::series::{BackendSeries, ControlSeries, DoorSeries, GuardSeries, JournalSeries};
 use crate::contract::{Code, Epoch};
 use crate::stage::{Backend, Stage};
 
@@ -28,6 +28,7 @@ pub struct Metrics {
     backends: BackendSeries,
     owing: JournalSeries,
     state: ControlSeries,
+    guard: GuardSeries,
 }
 
 /// What the journal holds, for its gauges.
@@ -45,6 +46,19 @@ pub struct JournalGauges {
     pub quarantined: u64,
     /// Until the journal is full at the present rate; none when it does not grow.
     pub full_in: Option<Duration>,
+}
+
+/// What a trigger of the guard sees, for its gauges.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct TriggerGauges {
+    /// What it measures.
+    pub value: f64,
+    /// What it fires at.
+    pub threshold: f64,
+    /// What the value rests on.
+    pub samples: u64,
+    /// Whether these are too few.
+    pub blind: bool,
 }
 
 impl Metrics {
@@ -69,6 +83,7 @@ impl Metrics {
             backends: BackendSeries::register(&r)?,
             owing: JournalSeries::register(&r)?,
             state: ControlSeries::register(&r)?,
+            guard: GuardSeries::register(&r)?,
             registry,
         };
         metrics.begin();
@@ -97,6 +112,7 @@ impl Metrics {
             }
         }
         self.owing.journal_full_in.set(f64::INFINITY);
+        self.verify_age(None);
     }
 
     /// The text exposition, as `/metrics` answers it.
@@ -273,12 +289,49 @@ impl Metrics {
             .set(seconds);
     }
 
+    /// What a trigger of the guard sees.
+    pub fn trigger(&self, trigger: Trigger, gauges: &TriggerGauges) {
+        let label = &[trigger.as_str()];
+        self.guard.value.with_label_values(label).set(gauges.value);
+        let threshold = self.guard.threshold.with_label_values(label);
+        threshold.set(gauges.threshold);
+        let samples = self.guard.samples.with_label_values(label);
+        samples.set(whole(gauges.samples));
+        let blind = self.guard.blind.with_label_values(label);
+        blind.set(i64::from(gauges.blind));
+    }
+
+    /// A trigger gave the authority back to legacy.
+    pub fn rolled_back(&self, trigger: Trigger) {
+        let label = &[trigger.as_str()];
+        self.guard.rollbacks.with_label_values(label).inc();
+    }
+
     /// How many replicas are in a state.
     pub fn replicas(&self, state: ReplicaState, count: u64) {
         self.state
             .replicas
             .with_label_values(&[state.as_str()])
             .set(whole(count));
+    }
+
+    /// How long ago the last full and clean verify of storage ended; none when there was none.
+    pub fn verify_age(&self, age: Option<Duration>) {
+        let age = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
+        self.state.verify_age.set(age);
+    }
+
+    /// Whether calls to a backend are expected to fail.
+    pub fn maintenance(&self, backend: Backend, expected: bool) {
+        self.state
+            .maintenance
+            .with_label_values(&[backend.as_str()])
+            .set(i64::from(expected));
+    }
+
+    /// Whether history was lost and nobody has recovered yet.
+    pub fn recovering(&self, recovering: bool) {
+        self.state.recovering.set(i64::from(recovering));
     }
 
     /// Something was refused or left out for want of room.

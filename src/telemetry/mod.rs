@@ -12,8 +12,8 @@ mod trace;
 
 pub use labels::{
     ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, ErrorKind, Op, Payment, Peer,
-    ReplicaState, Shed,
+    ReplicaState, Shed, Trigger,
 };
 pub use log::{LogControl, LogError, LogFormat, init};
-pub use metrics::{JournalGauges, Metrics};
+pub use metrics::{JournalGauges, Metrics, TriggerGauges};
 pub use trace::TraceParent;

@@ -56,6 +56,19 @@ pub(super) struct ControlSeries {
     pub(super) flip_pause: Histogram,
     pub(super) clock_skew: GaugeVec,
     pub(super) replicas: IntGaugeVec,
+    pub(super) verify_age: Gauge,
+    pub(super) maintenance: IntGaugeVec,
+    pub(super) recovering: IntGauge,
+}
+
+/// What the guard sees and did.
+#[derive(Debug)]
+pub(super) struct GuardSeries {
+    pub(super) value: GaugeVec,
+    pub(super) threshold: GaugeVec,
+    pub(super) samples: IntGaugeVec,
+    pub(super) blind: IntGaugeVec,
+    pub(super) rollbacks: IntCounterVec,
 }
 
 impl DoorSeries {
@@ -218,6 +231,51 @@ impl ControlSeries {
                 "cutover_replicas",
                 "Replicas, by what is known of them.",
                 &["state"],
+            )?,
+            verify_age: r.float(
+                "cutover_verify_age_seconds",
+                "Since the last full and clean verify of storage; +Inf when there was none.",
+            )?,
+            maintenance: r.gauges(
+                "cutover_maintenance",
+                "1 while calls to a backend are expected to fail.",
+                &["backend"],
+            )?,
+            recovering: r.gauge(
+                "cutover_recovering",
+                "1 after history was lost, until an operator recovers: writes are refused.",
+            )?,
+        })
+    }
+}
+
+impl GuardSeries {
+    pub(super) fn register(r: &Register<'_>) -> Result<Self> {
+        Ok(Self {
+            value: r.floats(
+                "cutover_trigger_value",
+                "What a trigger measures: a share, a count, seconds, or calls in a row.",
+                &["trigger"],
+            )?,
+            threshold: r.floats(
+                "cutover_trigger_threshold",
+                "What it fires at, in the same unit.",
+                &["trigger"],
+            )?,
+            samples: r.gauges(
+                "cutover_trigger_samples",
+                "What the value rests on.",
+                &["trigger"],
+            )?,
+            blind: r.gauges(
+                "cutover_trigger_blind",
+                "1 while a trigger that is watched has too few samples to decide.",
+                &["trigger"],
+            )?,
+            rollbacks: r.counters(
+                "cutover_rollbacks_total",
+                "Rollbacks that a trigger on this replica made.",
+                &["trigger"],
             )?,
         })
     }

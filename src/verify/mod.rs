@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::compare::row_diff;
 use crate::contract::Key;
 use crate::control::Verdict;
+use crate::evidence;
 use crate::repository::Parts;
 use crate::schema::Table;
 use crate::shadow::Checked;
@@ -76,6 +77,9 @@ pub async fn run(
     }
     report.quarantined = verify.walk.quarantined().await?;
     report.clean = report.finds_nothing();
+    if report.full {
+        verify.remember(&options, &report).await?;
+    }
     if report.clean && report.full && report.unchecked.is_empty() {
         verify.declare_whole(&options, &mut report).await?;
     }
@@ -191,6 +195,30 @@ impl Verify<'_> {
 
     async fn check_one(&self, table: &Arc<Table>, values: Vec<Value>, key: Key) -> (Key, Checked) {
         (key, self.parts.comparer.check_row(table, values).await)
+    }
+
+    /// Puts a full verify on record, clean or not: readiness asks for its age and its verdict.
+    async fn remember(
+        &self,
+        options: &VerifyOptions,
+        report: &VerifyReport,
+    ) -> Result<(), WalkError> {
+        let clean = report.clean && report.unchecked.is_empty();
+        let details = json!({
+            "tables": report.tables,
+            "quarantined": report.quarantined,
+            "unchecked": report.unchecked,
+        });
+        evidence::record_verified(
+            self.parts.legacy.db(),
+            self.walk.secondary(),
+            clean,
+            self.walk.begun().epoch,
+            &options.actor,
+            &details,
+        )
+        .await?;
+        Ok(())
     }
 
     /// Records the verdict, unless the epoch moved: then it is of a state that is gone.

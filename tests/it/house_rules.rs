@@ -16,8 +16,11 @@ const LAYERS: [(u8, &[&str]); 10] = [
     (1, &["schema", "hub", "server"]),
     (2, &["compare", "sql"]),
     (3, &["telemetry"]),
-    (4, &["divergence", "journal", "storage"]),
-    (5, &["legacy", "control", "observe", "config", "guard"]),
+    (
+        4,
+        &["divergence", "evidence", "guard", "journal", "storage"],
+    ),
+    (5, &["legacy", "control", "observe", "config"]),
     (
         6,
         &[
@@ -30,7 +33,7 @@ const LAYERS: [(u8, &[&str]); 10] = [
             "events",
         ],
     ),
-    (7, &["jobs", "reference"]),
+    (7, &["jobs", "reference", "sentinel"]),
     (8, &["front", "admin"]),
     (9, &["app", "cli", "main"]),
 ];

@@ -66,7 +66,7 @@ async fn no_caller_sees_an_error(transport: &'static str, gone: Gone) {
     }
     tokio::time::sleep(NOTICED_AFTER).await;
     let args = ["rollback", "--reason", "storage is gone"];
-    let (status, said) = world.proxies[1].client(&args).await;
+    let (status, said) = world.proxies[1].operate(&args).await;
     assert!(status.success(), "{said}");
     for proxy in &world.proxies {
         proxy.reaches("dual_write", SOON).await;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const STATUS_MEMBERS: [&str; 22] = [
+const STATUS_MEMBERS: [&str; 26] = [
     "stage",
     "phase",
     "authority",
@@ -25,6 +25,10 @@ const STATUS_MEMBERS: [&str; 22] = [
     "weakened",
     "version",
     "pinned",
+    "verified",
+    "baseline",
+    "flag_file",
+    "maintenance",
 ];
 
 #[tokio::test]

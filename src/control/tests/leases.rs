@@ -1,14 +1,14 @@
 //! Leases, acknowledgements, and lost history.
 
 use super::*;
-use crate::stage::{Backend, Stage};
+use crate::stage::Stage;
 
 on_both!(
     a_silent_replica_is_waited_for_at_most_its_lease,
     a_replica_that_acknowledges_is_not_waited_for,
     a_lease_that_ran_out_is_renewed_before_a_read,
-    an_epoch_lower_than_seen_stops_writes_until_recovered,
     a_pin_overrides_the_stage_and_is_on_record,
+    a_vote_reaches_the_others_at_once_and_ends_with_the_next,
 );
 
 fn leased(lease_ms: u64) -> ControlOptions {
@@ -70,39 +70,6 @@ async fn a_lease_that_ran_out_is_renewed_before_a_read(bench: &Bench) {
     tokio::time::sleep(Duration::from_millis(120)).await;
     let LeaseLost(last) = reader.snapshot_for_read().await.unwrap_err();
     assert_eq!(last.stage, Stage::DualWrite);
-}
-
-async fn an_epoch_lower_than_seen_stops_writes_until_recovered(bench: &Bench) {
-    let control = bench.replica().await;
-    control.transition(to(Stage::DualWrite)).await.unwrap();
-    control.transition(to(Stage::Shadow)).await.unwrap();
-    // A backup is restored under the proxy.
-    for sql in [
-        "UPDATE cutover.state SET epoch = 2, stage = 'dual_write' WHERE id = 1",
-        "DELETE FROM cutover.transitions WHERE epoch = 3",
-    ] {
-        bench.db.control(sql, vec![]).await.unwrap();
-    }
-    control.refresh().await.unwrap();
-    let held = control.admit_write(soon()).await.unwrap_err();
-    assert!(matches!(held, Held::Recovering));
-    let refused = control.transition(to(Stage::Off)).await.unwrap_err();
-    assert!(matches!(
-        refused,
-        TransitionError::Refused(Refused::Recovering)
-    ));
-    // Another replica learns it from the database.
-    let other = bench.replica().await;
-    assert_eq!(other.snapshot().phase, Phase::Recovering);
-    let epoch = other
-        .recover(Backend::Legacy, "ada", "restored from backup")
-        .await
-        .unwrap();
-    assert!(epoch > Epoch(3));
-    control.refresh().await.unwrap();
-    let admitted = control.admit_write(soon()).await.unwrap();
-    assert_eq!((admitted.stage, admitted.storage_stale), (Stage::Off, true));
-    assert!(control.verify_chain().await.unwrap().intact());
 }
 
 async fn a_pin_overrides_the_stage_and_is_on_record(bench: &Bench) {
@@ -217,4 +184,23 @@ async fn reads_do_not_queue_up_behind_a_database_that_swallows_questions() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     bench.gone().await;
+}
+
+async fn a_vote_reaches_the_others_at_once_and_ends_with_the_next(bench: &Bench) {
+    let (one, two) = (bench.replica().await, bench.replica().await);
+    let votes = async || {
+        let replicas = two.replicas().await.unwrap();
+        let own = &one.options().replica_id;
+        let row = replicas.iter().find(|replica| replica.id == *own);
+        row.map(|replica| replica.votes.clone())
+    };
+    assert_eq!(votes().await.as_deref(), Some(""));
+    one.vote("unavailable,failure_rate".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(votes().await.as_deref(), Some("unavailable,failure_rate"));
+    one.refresh().await.unwrap();
+    assert_eq!(votes().await.as_deref(), Some("unavailable,failure_rate"));
+    one.vote(String::new()).await.unwrap();
+    assert_eq!(votes().await.as_deref(), Some(""));
 }

@@ -1,11 +1,14 @@
 //! Moves, conversions, races, the audit.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::stage::Stage;
 
 on_both!(
     the_ladder_is_climbed_and_every_step_is_on_record,
     racing_transitions_share_one_sequence_of_epochs,
+    of_two_replicas_that_freeze_at_once_one_does_and_it_is_on_record,
     a_rollback_turns_intents_into_copies_that_keep_their_deadline,
     ramping_down_owes_legacy_and_leaves_the_outcome_unknown,
     falling_off_voids_the_journal_and_storage_is_stale,
@@ -16,6 +19,7 @@ on_both!(
     the_database_refuses_bypass_from_the_start_where_configured,
     installing_again_changes_nothing,
     a_content_of_the_flag_file_is_applied_once_across_replicas,
+    the_flag_file_is_held_to_the_readiness_list_and_has_no_second_chance,
 );
 
 async fn the_ladder_is_climbed_and_every_step_is_on_record(bench: &Bench) {
@@ -224,26 +228,89 @@ async fn installing_again_changes_nothing(bench: &Bench) {
 
 async fn a_content_of_the_flag_file_is_applied_once_across_replicas(bench: &Bench) {
     let (one, two) = (bench.replica().await, bench.replica().await);
+    let ready = judge(&one, vec![]);
     let content = "stage = \"dual_write\"\nreason = \"monday\"\n";
-    let (left, right) = tokio::join!(one.apply_flag_file(content), two.apply_flag_file(content));
-    assert_eq!(left, FlagFile::Consumed(Stage::DualWrite));
-    assert_eq!(right, left);
+    let (left, right) = tokio::join!(
+        one.apply_flag_file(content, &ready, true),
+        two.apply_flag_file(content, &ready, true)
+    );
+    let moved = FlagFile::Consumed {
+        asked: Stage::DualWrite,
+        result: "move".to_owned(),
+    };
+    // Who lost the race reads the file again.
+    for seen in [left, right] {
+        assert!([&moved, &FlagFile::Waiting(Stage::DualWrite)].contains(&&seen));
+    }
+    assert_eq!(two.apply_flag_file(content, &ready, true).await, moved);
     assert_eq!(one.history(10).await.unwrap().len(), 2);
     one.transition(to(Stage::Off)).await.unwrap();
     // The old content comes back, after a restart, and does nothing but disagree.
-    let again = bench.replica().await.apply_flag_file(content).await;
+    let again = bench
+        .replica()
+        .await
+        .apply_flag_file(content, &ready, true)
+        .await;
     assert!(again.disagrees(one.snapshot().stage));
     assert_eq!(one.history(10).await.unwrap().len(), 3);
     // What was refused had its chance, too.
     let too_far = "stage = \"live\"\nreason = \"now\"\n";
-    assert_eq!(
-        one.apply_flag_file(too_far).await,
-        FlagFile::Consumed(Stage::Live)
-    );
-    let result = bench
-        .text("SELECT result FROM cutover.flag_requests WHERE result <> 'move'")
-        .await;
+    let FlagFile::Consumed { result, .. } = one.apply_flag_file(too_far, &ready, true).await else {
+        panic!("not consumed");
+    };
     assert!(result.starts_with("refused: "), "{result}");
+}
+
+async fn the_flag_file_is_held_to_the_readiness_list_and_has_no_second_chance(bench: &Bench) {
+    let control = bench.replica().await;
+    let content = "stage = \"dual_write\"\nreason = \"monday\"\n";
+    let unknown: Judge = Arc::new(|| Box::pin(async { None }));
+    assert_eq!(
+        control.apply_flag_file(content, &unknown, true).await,
+        FlagFile::Waiting(Stage::DualWrite)
+    );
+    let blocked = Blocker {
+        code: "storage_down",
+        message: "it is down".to_owned(),
+    };
+    let not_ready = judge(&control, vec![blocked]);
+    // A replica that has just started is given a moment.
+    assert_eq!(
+        control.apply_flag_file(content, &not_ready, false).await,
+        FlagFile::Waiting(Stage::DualWrite)
+    );
+    let refused = FlagFile::Consumed {
+        asked: Stage::DualWrite,
+        result: "refused: not ready: storage_down".to_owned(),
+    };
+    assert_eq!(
+        control.apply_flag_file(content, &not_ready, true).await,
+        refused
+    );
+    let ready = judge(&control, vec![]);
+    assert_eq!(
+        control.apply_flag_file(content, &ready, true).await,
+        refused
+    );
+    assert_eq!(control.snapshot().stage, Stage::Off);
+    // The way back needs no readiness.
+    control.transition(to(Stage::DualWrite)).await.unwrap();
+    let back = "stage = \"off\"\nreason = \"enough\"\n";
+    control.apply_flag_file(back, &not_ready, true).await;
+    assert_eq!(control.snapshot().stage, Stage::Off);
+}
+
+/// A judge with a fixed opinion, of the epoch that the replica is in.
+fn judge(control: &Control, blockers: Vec<Blocker>) -> Judge {
+    let control = control.clone();
+    Arc::new(move || {
+        let judged = Judged {
+            epoch: control.snapshot().epoch,
+            blockers: blockers.clone(),
+            evidence: json!({}),
+        };
+        Box::pin(async move { Some(judged) })
+    })
 }
 
 async fn a_transition_whose_caller_is_gone_still_ends(bench: &Bench) {
@@ -272,4 +339,37 @@ async fn the_database_refuses_bypass_from_the_start_where_configured(bench: &Ben
     control.transition(to(Stage::DualWrite)).await.unwrap();
     assert!(control.snapshot().bypass_refused);
     assert_eq!(control.history(10).await.unwrap()[1].step, "bypass");
+}
+
+async fn of_two_replicas_that_freeze_at_once_one_does_and_it_is_on_record(bench: &Bench) {
+    let (one, two) = (bench.replica().await, bench.replica().await);
+    one.transition(to(Stage::DualWrite)).await.unwrap();
+    two.refresh().await.unwrap();
+    let wish = FreezeWish {
+        expected_epoch: Epoch(2),
+        actor: "failure_rate".to_owned(),
+        reason: "half of the calls failed".to_owned(),
+        evidence: json!({"value": 0.5}),
+    };
+    let (first, second) = tokio::join!(one.freeze(wish.clone()), two.freeze(wish));
+    assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
+    one.refresh().await.unwrap();
+    let snapshot = one.snapshot();
+    assert_eq!(
+        (snapshot.epoch, snapshot.stage, snapshot.latched),
+        (Epoch(3), Stage::DualWrite, true)
+    );
+    let record = &one.history(1).await.unwrap()[0];
+    assert_eq!(
+        (record.step.as_str(), record.kind.as_str()),
+        ("freeze", "guard")
+    );
+    assert_eq!(record.evidence, r#"{"value":0.5}"#);
+    let refused = one.transition(to(Stage::Shadow)).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        TransitionError::Refused(Refused::Latched)
+    ));
+    one.rearm("ada", "mended").await.unwrap();
+    one.transition(to(Stage::Shadow)).await.unwrap();
 }

@@ -223,6 +223,7 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
     control::install(&db).await.unwrap();
     journal::install(&db).await.unwrap();
     divergence::install(&db).await.unwrap();
+    crate::evidence::install(&db).await.unwrap();
     let specs = ["ads", "campaigns"].map(|name| TableSpec {
         name: name.to_owned(),
         ..TableSpec::default()

@@ -68,8 +68,11 @@ impl Repository {
                 reply: Some(step.reply.as_json()),
                 epoch,
             };
+            let started = Instant::now();
             match self.legacy.finish(&finish, &step.images).await {
                 Ok(Applied::Done) => {
+                    self.observer
+                        .paired(step.order.op, started.elapsed(), step.time);
                     return Turn::Done(Ok(step.reply), Backend::Storage, step.time);
                 }
                 Ok(Applied::NotOurs) => return Turn::InDoubt,

@@ -93,7 +93,6 @@ impl Repository {
         intent: &Intent,
         deadline_us: i64,
     ) -> Turn {
-        let started = Instant::now();
         let call = storage::Call {
             query: write_query(&plan.write, &plan.deleted_at),
             attempt: intent.attempt,
@@ -102,8 +101,11 @@ impl Repository {
             traceparent: order.traceparent.clone(),
             fences: Vec::new(),
         };
-        let (result, before) = tokio::join!(self.storage.call(&call), self.rows_before(plan));
-        let time = started.elapsed();
+        let asked = async {
+            let started = Instant::now();
+            (self.storage.call(&call).await, started.elapsed())
+        };
+        let ((result, time), before) = tokio::join!(asked, self.rows_before(plan));
         self.observer.storage(order.op, time, result.as_ref().err());
         let reply = match result {
             Ok(reply) => reply,

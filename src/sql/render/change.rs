@@ -156,7 +156,11 @@ fn insert(params: &mut Params, table: &Table, rows: &[Row], upsert: bool) -> Str
                 target(Dialect::Postgres, table, &group.columns),
                 stored(table),
             );
-            format!("SELECT row_number() OVER () AS n, key, row FROM w_i{at}")
+            let n = match group.rows.len() {
+                1 => "1::bigint",
+                _ => "row_number() OVER ()",
+            };
+            format!("SELECT {n} AS n, key, row FROM w_i{at}")
         };
         results.push(match place {
             None => numbered,

@@ -112,7 +112,8 @@ pub(super) fn unchanged(table: &Table) -> String {
     format!("{name} = {ALIAS}.{name}")
 }
 
-/// The source of an INSERT: rows as one JSON parameter.
+/// The source of an INSERT: rows as one JSON parameter; on PostgreSQL a row alone as its values, which the
+/// database reads faster.
 pub(crate) fn record_source<'a>(
     params: &mut Params,
     table: &Table,
@@ -122,12 +123,14 @@ pub(crate) fn record_source<'a>(
     if columns.is_empty() {
         return "DEFAULT VALUES".to_owned();
     }
-    match params.dialect {
-        Dialect::Postgres => format!(
+    let rows: Vec<&Row> = rows.into_iter().collect();
+    match (params.dialect, rows.as_slice()) {
+        (Dialect::Postgres, [row]) => values(params, table, columns, row),
+        (Dialect::Postgres, _) => format!(
             "{} ORDER BY n",
             record_select(params, table, columns, rows, false)
         ),
-        Dialect::Sqlite => {
+        (Dialect::Sqlite, _) => {
             let stored = |row: &Row| {
                 Value::from_iter(columns.iter().map(|&index| {
                     let column = &table.columns[index];
@@ -148,6 +151,21 @@ pub(crate) fn record_source<'a>(
             )
         }
     }
+}
+
+fn values(params: &mut Params, table: &Table, columns: &[usize], row: &Row) -> String {
+    let values: Vec<_> = columns
+        .iter()
+        .map(|&index| &table.columns[index])
+        .map(|column| {
+            parse::scalar(
+                params,
+                column,
+                row.get(&column.name).unwrap_or(&Value::Null),
+            )
+        })
+        .collect();
+    format!("VALUES ({})", values.join(", "))
 }
 
 /// A select of `v0, …` from rows in one JSON parameter, and of their position `n` where it is asked for.

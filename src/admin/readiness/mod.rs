@@ -1,7 +1,14 @@
 //! What stands in the way of the next stage. Pure, over facts that were gathered before.
 //!
 //! The control refuses what would lose writes by itself and whatever is forced; what is here protects from
-//! going ahead blindly, and yields to `force`.
+//! going ahead blindly, and yields to `force`. Each blocker says what to do. What is judged by the state of
+//! this moment is here; what is judged by hours and days on record is in `record`, what concerns the legacy
+//! database and the drift between the sides in `sides`.
+
+mod record;
+mod sides;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,8 +16,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock::micros;
-use crate::control::{Blocker, Phase, Replica, Skew, Snapshot};
+use crate::config;
+use crate::control::{Blocker, Entered, Phase, Replica, Skew, Snapshot};
+use crate::evidence::{Baseline, Bypassed, Tally, Verified};
 use crate::journal::Owed;
+use crate::legacy::{AppTrigger, SequenceBehind};
+use crate::observe::{CallKind, CallerLatency};
 use crate::stage::{Backend, Stage};
 
 /// Under traffic something is always owed for a moment; a debt older than this is not being paid.
@@ -26,6 +37,44 @@ pub(super) struct Facts<'a> {
     /// The last stage that the storage service's capabilities allow.
     pub(super) highest_stage: Stage,
     pub(super) clock_skew_max: Duration,
+    /// `[readiness]`.
+    pub(super) settings: &'a config::Readiness,
+    /// Now, in Unix microseconds.
+    pub(super) now_us: i64,
+    /// What callers of this replica waited lately.
+    pub(super) callers: [(CallKind, CallerLatency); 2],
+    /// A backfill runs or rests on this replica.
+    pub(super) backfill_under_way: bool,
+    /// The expected outages under way, for people.
+    pub(super) maintenance: Vec<String>,
+    /// The configured tables.
+    pub(super) tables: Vec<String>,
+    /// The triggers of the guard.
+    pub(super) triggers: Vec<TriggerFact>,
+    /// Where the sides' schemas differ.
+    pub(super) drift: Vec<DriftFact>,
+}
+
+/// A trigger of the guard, as far as an advance depends on it.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct TriggerFact {
+    /// Its name.
+    pub(super) trigger: String,
+    /// It has too few samples to decide anything.
+    pub(super) blind: bool,
+    /// What it measures.
+    pub(super) value: f64,
+    /// What it fires at.
+    pub(super) threshold: f64,
+}
+
+/// One difference between the sides' schemas.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct DriftFact {
+    /// The table.
+    pub(super) table: String,
+    /// What differs, for people.
+    pub(super) what: String,
 }
 
 /// What the database said.
@@ -35,6 +84,20 @@ pub(super) struct Asked {
     pub(super) divergences_open: i64,
     pub(super) replicas: Vec<Replica>,
     pub(super) skew: Skew,
+    /// The last full verify of storage.
+    pub(super) verified: Option<Verified>,
+    /// When `shadow` was entered, while it is the stage.
+    pub(super) shadow: Option<Entered>,
+    /// What was compared since.
+    pub(super) compared: Vec<Tally>,
+    /// Who was written past the proxy.
+    pub(super) bypassed: Vec<Bypassed>,
+    /// Callers' latency in `off`.
+    pub(super) baselines: Vec<Baseline>,
+    /// Sequences that would hand out taken keys; asked for before `live`.
+    pub(super) sequences: Vec<SequenceBehind>,
+    /// The application's triggers that would fire again; asked for before `live`.
+    pub(super) app_triggers: Vec<AppTrigger>,
 }
 
 /// Whether the next stage may be entered.
@@ -55,10 +118,20 @@ impl Readiness {
         let mut blockers = Blockers::default();
         if let Some(next) = next {
             blockers.of_state(facts, next);
+            blockers.of_window(facts);
+            blockers.of_guard(facts, next);
+            blockers.of_drift(facts, next);
             match facts.asked {
                 Some(asked) => {
                     blockers.of_debts(asked, next);
                     blockers.of_replicas(asked, facts.clock_skew_max);
+                    blockers.of_callers(facts, asked, next);
+                    if next == Stage::Live {
+                        blockers.of_verify(facts, asked);
+                        blockers.of_shadow(facts, asked);
+                        blockers.of_strangers(facts, asked);
+                        blockers.of_legacy(asked);
+                    }
                 }
                 None => blockers.add(
                     "legacy_down",
@@ -99,6 +172,10 @@ impl Blockers {
         if snapshot.pinned {
             self.add("pinned", "flag.pin holds this replica: remove it first");
         }
+        if !facts.maintenance.is_empty() {
+            let message = format!("{}: let it end first", facts.maintenance.join("; "));
+            self.add("maintenance", message);
+        }
         if !facts.storage_up {
             self.add("storage_down", "the storage service does not answer");
         }
@@ -109,6 +186,12 @@ impl Blockers {
                 "storage lacks acknowledged writes: backfill and verify it first",
             );
         }
+        if facts.backfill_under_way && next >= Stage::Shadow {
+            self.add(
+                "backfill_incomplete",
+                "a backfill is under way: let it end, or cancel it",
+            );
+        }
         if snapshot.legacy_stale && next == Stage::Live {
             self.add(
                 "legacy_stale",
@@ -117,8 +200,9 @@ impl Blockers {
         }
         if next > facts.highest_stage {
             let highest = facts.highest_stage;
-            let message =
-                format!("the storage service's capabilities allow {highest} as the last stage");
+            let message = format!(
+                "the storage service's capabilities allow {highest} as the last stage: see `weakened` in the status"
+            );
             self.add("capability_ceiling", message);
         }
     }
@@ -186,119 +270,4 @@ impl Blockers {
 
 fn differ<'a>(replicas: &'a [Replica], what: impl Fn(&'a Replica) -> &'a String) -> bool {
     replicas.iter().map(what).collect::<BTreeSet<_>>().len() > 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contract::Epoch;
-
-    fn snapshot(stage: Stage) -> Snapshot {
-        Snapshot {
-            epoch: Epoch(3),
-            stage,
-            phase: Phase::Steady,
-            drain_to: None,
-            drain_deadline_us: None,
-            generation: 1,
-            since_us: 0,
-            reason: String::new(),
-            actor: String::new(),
-            latched: false,
-            bypass_refused: false,
-            legacy_stale: false,
-            storage_stale: false,
-            deadline_last_us: 0,
-            pinned: false,
-        }
-    }
-
-    fn replica(id: &str) -> Replica {
-        Replica {
-            id: id.to_owned(),
-            version: "1".to_owned(),
-            config_digest: "a".to_owned(),
-            epoch: Epoch(3),
-            silent: Duration::ZERO,
-            leased: true,
-            dirty: false,
-        }
-    }
-
-    fn asked() -> Asked {
-        Asked {
-            owed: Owed::default(),
-            divergences_open: 0,
-            replicas: vec![replica("one"), replica("two")],
-            skew: Skew::default(),
-        }
-    }
-
-    fn codes(snapshot: &Snapshot, asked: Option<&Asked>) -> Vec<&'static str> {
-        let facts = Facts {
-            snapshot,
-            asked,
-            storage_up: true,
-            highest_stage: Stage::Shadow,
-            clock_skew_max: Duration::from_millis(500),
-        };
-        let readiness = Readiness::judge(&facts);
-        assert_eq!(
-            readiness.ready,
-            readiness.next.is_some() && readiness.blockers.is_empty()
-        );
-        readiness.blockers.iter().map(|one| one.code).collect()
-    }
-
-    #[test]
-    fn with_nothing_in_the_way_the_next_stage_is_ready() {
-        assert!(codes(&snapshot(Stage::DualWrite), Some(&asked())).is_empty());
-    }
-
-    #[test]
-    fn a_stale_storage_may_be_filled_but_not_compared() {
-        let stale = |stage| Snapshot {
-            storage_stale: true,
-            ..snapshot(stage)
-        };
-        assert!(codes(&stale(Stage::Off), Some(&asked())).is_empty());
-        assert_eq!(
-            codes(&stale(Stage::DualWrite), Some(&asked())),
-            ["storage_stale"]
-        );
-    }
-
-    #[test]
-    fn a_service_that_cannot_delete_never_becomes_the_authority() {
-        let blockers = codes(&snapshot(Stage::Shadow), Some(&asked()));
-        assert_eq!(blockers, ["capability_ceiling"]);
-    }
-
-    #[test]
-    fn a_young_debt_is_traffic_and_an_old_one_is_a_blocker() {
-        let mut asked = asked();
-        asked.owed.to_storage = 3;
-        asked.owed.oldest_us = 1_000_000;
-        assert!(codes(&snapshot(Stage::DualWrite), Some(&asked)).is_empty());
-        asked.owed.oldest_us = 6_000_000;
-        assert_eq!(codes(&snapshot(Stage::DualWrite), Some(&asked)), ["owed"]);
-    }
-
-    #[test]
-    fn replicas_must_be_heard_of_and_alike() {
-        let mut asked = asked();
-        asked.replicas[1].leased = false;
-        asked.replicas[1].version = "2".to_owned();
-        asked.replicas[1].config_digest = "b".to_owned();
-        assert_eq!(
-            codes(&snapshot(Stage::Off), Some(&asked)),
-            ["replica_silent", "mixed_versions", "mixed_configs"]
-        );
-    }
-
-    #[test]
-    fn without_the_database_nothing_is_ready_and_at_the_end_nothing_is_next() {
-        assert_eq!(codes(&snapshot(Stage::Off), None), ["legacy_down"]);
-        assert!(codes(&snapshot(Stage::Complete), None).is_empty());
-    }
 }
