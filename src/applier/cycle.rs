@@ -106,8 +106,8 @@ impl Applier {
             entries: along.clone(),
             ..claim.clone()
         };
-        let cycle = self.payments(claim).await?;
-        let swept = self.payments(&together).await?;
+        let (_, cycle) = self.payable(claim).await?;
+        let (_, swept) = self.payable(&together).await?;
         let outcome = self.storage.replace_all(&cycle, &swept).await;
         Ok((react(outcome.as_ref().copied()), along))
     }

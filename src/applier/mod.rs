@@ -6,6 +6,7 @@
 
 mod cycle;
 mod housekeeping;
+mod payable;
 mod to_legacy;
 mod to_storage;
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::{Applier, Round};
 use crate::compare::row_diff;
-use crate::contract::{AttemptId, Code, Key, Row};
+use crate::contract::{Code, Row};
 use crate::evidence;
 use crate::journal::{self, Claim, Claimed, Direction, Parked};
 use crate::sql::Fault;
 use crate::stage::Backend;
-use crate::storage::{Paid, Payment, StorageError, UnixMs};
+use crate::storage::{Paid, StorageError};
 use crate::telemetry;
 
 /// What is to be done with a claimed entry after its payment was tried.
@@ -100,8 +100,8 @@ impl Applier {
         if let Err(fault) = self.witness_strangers(claim).await {
             return (self.trouble("recording writes past the proxy", &fault), 0);
         }
-        let payments = match self.payments(claim).await {
-            Ok(payments) => payments,
+        let (claim, payments) = match self.payable(claim).await {
+            Ok(payable) => payable,
             Err(fault) => return (self.trouble("reading rows to pay", &fault), 0),
         };
         let rows: Vec<Option<Row>> = payments.iter().map(|payment| payment.row.clone()).collect();
@@ -122,7 +122,7 @@ impl Applier {
             by_reaction.entry(reaction).or_default().push(entry.seq);
         }
         let settled = by_reaction.get(&Reaction::Settle).map_or(0, Vec::len);
-        if let Err(fault) = self.carry_out(claim, by_reaction, was_parked).await {
+        if let Err(fault) = self.carry_out(&claim, by_reaction, was_parked).await {
             return (self.trouble("settling", &fault), 0);
         }
         let round = match (unavailable, settled) {
@@ -215,54 +215,6 @@ impl Applier {
             }
         }
         Ok(())
-    }
-
-    /// The authority's rows of a claim, as payments; an absent row is a removal.
-    pub(super) async fn payments(&self, claim: &Claim) -> Result<Vec<Payment>, Fault> {
-        let schema = self.legacy.schema();
-        let mut by_table: HashMap<&str, Vec<Key>> = HashMap::new();
-        for entry in &claim.entries {
-            by_table
-                .entry(&entry.table)
-                .or_default()
-                .push(entry.key.clone());
-        }
-        let mut rows: HashMap<(&str, Key), Row> = HashMap::new();
-        for (name, keys) in by_table {
-            let Some(table) = schema.table(name) else {
-                continue;
-            };
-            for (key, row) in self.legacy.rows(table, &keys).await? {
-                rows.insert((name, key), row);
-            }
-        }
-        claim
-            .entries
-            .iter()
-            .map(|entry| {
-                self.payment(
-                    claim,
-                    entry,
-                    rows.remove(&(entry.table.as_str(), entry.key.clone())),
-                )
-            })
-            .collect()
-    }
-
-    fn payment(&self, claim: &Claim, entry: &Claimed, row: Option<Row>) -> Result<Payment, Fault> {
-        let schema = self.legacy.schema();
-        let table = schema.table(&entry.table).ok_or_else(|| {
-            Fault::Unexpected(format!("table {} is not configured any more", entry.table))
-        })?;
-        Ok(Payment {
-            table: std::sync::Arc::clone(table),
-            key: entry.key.clone(),
-            row,
-            attempt: AttemptId::fresh(),
-            deadline: UnixMs(claim.deadline_us / 1000),
-            epoch: claim.epoch,
-            fence: None,
-        })
     }
 
     pub(super) fn trouble(&self, what: &str, fault: &Fault) -> Round {

@@ -21,7 +21,7 @@ pub use authority::{Stamp, WriteError, Written};
 pub use capture::{capture_sql, uninstall_sql};
 pub use obstacles::{AppTrigger, SequenceBehind};
 pub use relations::Swept;
-pub use secondary::{Applied, Finish, Image};
+pub use secondary::{Applied, Finish, Image, Source};
 
 /// The legacy database with the configured tables.
 #[derive(Debug)]

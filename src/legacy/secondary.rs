@@ -26,6 +26,16 @@ pub struct Image {
     pub row: Option<Row>,
 }
 
+/// A row to be copied.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The row.
+    pub row: Row,
+    /// Names of columns whose values it does not hold as they are in the database (a JSON `null` document,
+    /// an array whose subscripts do not begin at 1): such a row must not be copied. Empty when it may.
+    pub unfaithful: String,
+}
+
 /// What became of applying images under a claim or an intent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Applied {
@@ -112,13 +122,30 @@ impl Legacy {
     /// # Errors
     /// See [`Fault`].
     pub async fn rows(&self, table: &Table, keys: &[Key]) -> Result<HashMap<Key, Row>, Fault> {
+        let sources = self.sources(table, keys).await?;
+        Ok(sources
+            .into_iter()
+            .map(|(key, source)| (key, source.row))
+            .collect())
+    }
+
+    /// The same, as what is to be copied from.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn sources(
+        &self,
+        table: &Table,
+        keys: &[Key],
+    ) -> Result<HashMap<Key, Source>, Fault> {
         let found = self.db().rows_by_keys(table, keys).await?;
         found
             .into_iter()
-            .map(|applied| {
-                let row = serde_json::from_str(&applied.row)
+            .map(|held| {
+                let row = serde_json::from_str(&held.row)
                     .map_err(|error| Fault::Unexpected(format!("a row is not JSON: {error}")))?;
-                Ok((applied.key, row))
+                let unfaithful = held.unfaithful;
+                Ok((held.key, Source { row, unfaithful }))
             })
             .collect()
     }

@@ -22,4 +22,4 @@ pub use fault::{Fault, Refusal};
 pub use identity::{Identity, identity};
 pub use introspect::{IntrospectError, TableSpec, introspect};
 pub use listen::Listener;
-pub use run::{Applied, reply_of};
+pub use run::{Applied, Held, reply_of};

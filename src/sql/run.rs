@@ -19,6 +19,18 @@ pub struct Applied {
     pub row: String,
 }
 
+/// A row that exists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// Its key.
+    pub key: Key,
+    /// The row, as JSON text.
+    pub row: String,
+    /// Names of the columns whose values are not in that text as they are in the database, separated by
+    /// commas; nearly always empty.
+    pub unfaithful: String,
+}
+
 /// The reply of a change: a row or `null` where the request asks for one, else an array.
 #[must_use]
 pub fn reply_of(change: &Change, applied: Vec<Applied>) -> Reply {
@@ -45,10 +57,17 @@ impl Db {
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn rows_by_keys(&self, table: &Table, keys: &[Key]) -> Result<Vec<Applied>, Fault> {
+    pub async fn rows_by_keys(&self, table: &Table, keys: &[Key]) -> Result<Vec<Held>, Fault> {
         let statement = render::rows_by_keys(self.dialect(), table, keys);
         let records = self.fetch_fresh(&statement.text, statement.args).await?;
-        keyed_rows(self.dialect(), table, &records)
+        let held = |record: &Record| {
+            Ok(Held {
+                key: Key(record.some_text(0)?),
+                row: finished(self.dialect(), table, record.some_text(1)?)?,
+                unfaithful: record.some_text(2)?,
+            })
+        };
+        records.iter().map(held).collect()
     }
 
     /// The keys of at most `limit` rows that match, in key order.

@@ -123,6 +123,13 @@ async fn round_trip(db: &Db, source: &Arc<Table>, copy: &Arc<Table>, given: Valu
         .rows_by_keys(source, std::slice::from_ref(&stored.key))
         .await
         .unwrap();
+    let by_key: Vec<Applied> = by_key
+        .into_iter()
+        .map(|held| Applied {
+            key: held.key,
+            row: held.row,
+        })
+        .collect();
     assert_eq!(by_key, applied);
 
     // Twice: the second put updates.

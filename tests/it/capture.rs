@@ -175,6 +175,70 @@ async fn every_type_arrives_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_json_does_not_carry_is_quarantined_and_never_altered() {
+    let ddl = "CREATE TABLE odd (
+        id INT PRIMARY KEY, doc JSONB, plain JSON, ints INT[], moments TIMESTAMPTZ[], bytes BYTEA[], docs JSONB[]
+    );";
+    let world = world_of(ddl, &["odd"]).await;
+    world
+        .legacy
+        .execute(
+            r#"INSERT INTO odd (id, doc) VALUES (1, 'null'), (2, NULL), (3, '{"a": null}'), (4, '[null]');
+            INSERT INTO odd (id, plain) VALUES (11, ' null '), (12, NULL), (13, '"null"');
+            INSERT INTO odd (id, ints) VALUES (21, '[0:1]={1,2}'), (22, '{{1,2},{3,NULL}}'), (23, '{}');
+            INSERT INTO odd (id, moments) VALUES (31, '{{2026-01-01},{2026-01-02}}'), (32, '{2026-01-01}');
+            INSERT INTO odd (id, bytes) VALUES (41, '{{a},{b}}'), (42, '{a,NULL}');
+            INSERT INTO odd (id, docs) VALUES (51, '{"[1]"}'), (52, '{"null"}'), (53, '{"{}",NULL}')"#,
+        )
+        .await;
+    let quarantined = "SELECT key FROM cutover.journal WHERE parked = 'quarantined' ORDER BY seq";
+    eventually("all is paid or quarantined", SOON, async || {
+        let open =
+            "SELECT count(*) FROM cutover.journal WHERE parked IS DISTINCT FROM 'quarantined'";
+        let open = world.legacy.number(open).await;
+        (open == 0).then_some(()).ok_or(open)
+    })
+    .await;
+    assert_eq!(
+        world.legacy.texts(quarantined).await,
+        ["[1]", "[11]", "[21]", "[31]", "[41]", "[51]", "[52]"]
+    );
+    // What did get across is the same to the letter.
+    let kept = "SELECT o::text FROM odd o WHERE id NOT IN (1, 11, 21, 31, 41, 51, 52) ORDER BY id";
+    let (legacy, storage) =
+        tokio::join!(world.legacy.texts(kept), world.storage_database.texts(kept));
+    assert_eq!(legacy, storage);
+    let count = "SELECT count(*) FROM odd";
+    assert_eq!(world.storage_database.number(count).await, 10);
+
+    // Mended, it is paid; and a nested array of bytes is refused, not flattened.
+    world
+        .legacy
+        .execute("UPDATE odd SET doc = NULL WHERE id = 1")
+        .await;
+    let seq = "SELECT min(seq) FROM cutover.journal WHERE key = '[1]'";
+    let path = format!("/admin/journal/{}/retry", world.legacy.number(seq).await);
+    let reason = json!({"reason": "mended"});
+    world.proxies[0]
+        .admin()
+        .post(&path, &reason)
+        .await
+        .unwrap()
+        .ok();
+    eventually("it is paid", SOON, async || {
+        let there = world
+            .storage_database
+            .number("SELECT count(*) FROM odd WHERE id = 1")
+            .await;
+        (there == 1).then_some(()).ok_or(there)
+    })
+    .await;
+    let nested = json!({"type": "insert", "table": "odd", "data": {"id": 60, "bytes": [["AA=="]]}});
+    let refused = world.proxies[0].query(nested).await;
+    assert_eq!(refused.code(), "type_mismatch", "{}", refused.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_statement_over_many_rows_and_one_that_is_rolled_back() {
     let world = world_of(RELATED, &["parents", "children"]).await;
     world

@@ -2,13 +2,15 @@
 
 use serde_json::Value;
 
+use super::faithful::unfaithful_expr;
 use super::format::{key_text, key_value};
 use super::{ALIAS, Params, Statement, column, filter, insert, key_expr, key_order, row_expr};
 use crate::contract::{Key, Row};
 use crate::schema::{Filter, Generated, Kind, Table};
 use crate::sql::Dialect;
 
-/// The rows that exist of these keys: (key text, row JSON text), in no order.
+/// The rows that exist of these keys: (key text, row JSON text, names of the columns that JSON does not
+/// carry unchanged), in no order.
 ///
 /// On PostgreSQL the rows are looked up one by one through the primary key, whatever the planner's
 /// statistics say about a table that is being filled.
@@ -17,16 +19,17 @@ pub fn rows_by_keys(dialect: Dialect, table: &Table, keys: &[Key]) -> Statement 
     let mut params = Params::new(dialect);
     let key = key_expr(dialect, table, ALIAS);
     let row = row_expr(dialect, table, &every_column(table), ALIAS);
+    let unfaithful = unfaithful_expr(dialect, table, ALIAS);
     let source = source(&mut params, table, keys);
     let text = match dialect {
         Dialect::Postgres => format!(
-            "SELECT {key}, {row} FROM (SELECT DISTINCT {source}) AS k CROSS JOIN LATERAL \
+            "SELECT {key}, {row}, {unfaithful} FROM (SELECT DISTINCT {source}) AS k CROSS JOIN LATERAL \
              (SELECT * FROM {} AS t WHERE {} OFFSET 0) AS {ALIAS}",
             table.sql_name,
             matches(dialect, table, "t"),
         ),
         Dialect::Sqlite => format!(
-            "SELECT {key}, {row} FROM {} AS {ALIAS} WHERE {} IN (SELECT {source})",
+            "SELECT {key}, {row}, {unfaithful} FROM {} AS {ALIAS} WHERE {} IN (SELECT {source})",
             table.sql_name,
             matches(dialect, table, ALIAS),
         ),

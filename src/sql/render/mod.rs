@@ -6,6 +6,7 @@
 //! depend on how many there are and its prepared form is found again.
 
 mod change;
+mod faithful;
 mod filter;
 mod format;
 mod insert;

@@ -63,7 +63,9 @@ pub(super) fn from_record(column: &Column, field: &str) -> (String, String) {
         Kind::Array(element) if **element == Kind::Bytes => (
             "text[]".to_owned(),
             format!(
-                "CASE WHEN {field} IS NOT NULL THEN ARRAY(SELECT decode(item, 'base64') \
+                // Unnesting would flatten further dimensions without a word: they are refused.
+                "CASE WHEN array_ndims({field}) > 1 THEN CAST('one dimension only' || left({field}::text, 0) AS bytea[]) \
+                 WHEN {field} IS NOT NULL THEN ARRAY(SELECT decode(item, 'base64') \
                  FROM unnest({field}) WITH ORDINALITY AS cutover_array(item, position) \
                  ORDER BY position) END"
             ),

@@ -1,0 +1,97 @@
+//! What is sent for a claim: legacy's rows as they are now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Applier;
+use crate::contract::{AttemptId, Key, Row};
+use crate::journal::{Claim, Claimed, Parked};
+use crate::legacy::Source;
+use crate::sql::Fault;
+use crate::storage::{Payment, UnixMs};
+use crate::telemetry;
+
+impl Applier {
+    /// The payments of a claim, and the claim of just these; an absent row is a removal.
+    ///
+    /// A row that the contract cannot carry as it is (JSON's own `null`, which reads like SQL NULL; an array
+    /// that does not begin at 1) is never altered in silence: it is quarantined.
+    pub(super) async fn payable(&self, claim: &Claim) -> Result<(Claim, Vec<Payment>), Fault> {
+        let mut sources = self.sources(claim).await?;
+        let (mut entries, mut payments, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
+        for entry in &claim.entries {
+            let source = sources.remove(&(entry.table.as_str(), entry.key.clone()));
+            match source {
+                Some(source) if !source.unfaithful.is_empty() => {
+                    self.report_unfit(entry, &source);
+                    unfit.push(entry.seq);
+                }
+                source => {
+                    payments.push(self.payment(claim, entry, source.map(|source| source.row))?);
+                    entries.push(entry.clone());
+                }
+            }
+        }
+        if !unfit.is_empty() {
+            let parked = Some(Parked::Quarantined);
+            claim
+                .release(self.legacy.db(), &unfit, Duration::ZERO, parked)
+                .await?;
+        }
+        let claim = Claim {
+            entries,
+            ..claim.clone()
+        };
+        Ok((claim, payments))
+    }
+
+    fn report_unfit(&self, entry: &Claimed, source: &Source) {
+        tracing::error!(
+            table = entry.table,
+            columns = source.unfaithful,
+            seq = entry.seq,
+            "a row holds values that JSON does not carry unchanged (a JSON null, or an array's subscripts or dimensions): its entry is quarantined"
+        );
+        let quarantined = telemetry::Payment::Quarantined;
+        self.observer
+            .paid(crate::stage::Backend::Storage, entry, quarantined);
+    }
+
+    async fn sources<'a>(
+        &self,
+        claim: &'a Claim,
+    ) -> Result<HashMap<(&'a str, Key), Source>, Fault> {
+        let schema = self.legacy.schema();
+        let mut by_table: HashMap<&str, Vec<Key>> = HashMap::new();
+        for entry in &claim.entries {
+            let keys = by_table.entry(&entry.table).or_default();
+            keys.push(entry.key.clone());
+        }
+        let mut sources = HashMap::new();
+        for (name, keys) in by_table {
+            let Some(table) = schema.table(name) else {
+                continue;
+            };
+            let found = self.legacy.sources(table, &keys).await?;
+            sources.extend(found.into_iter().map(|(key, source)| ((name, key), source)));
+        }
+        Ok(sources)
+    }
+
+    fn payment(&self, claim: &Claim, entry: &Claimed, row: Option<Row>) -> Result<Payment, Fault> {
+        let schema = self.legacy.schema();
+        let table = schema.table(&entry.table).ok_or_else(|| {
+            Fault::Unexpected(format!("table {} is not configured any more", entry.table))
+        })?;
+        Ok(Payment {
+            table: Arc::clone(table),
+            key: entry.key.clone(),
+            row,
+            attempt: AttemptId::fresh(),
+            deadline: UnixMs(claim.deadline_us / 1000),
+            epoch: claim.epoch,
+            fence: None,
+        })
+    }
+}
