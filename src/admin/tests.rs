@@ -56,6 +56,7 @@ async fn plane(named_tokens: bool) -> Plane {
     journal::install(&db).await.unwrap();
     divergence::install(&db).await.unwrap();
     evidence::install(&db).await.unwrap();
+    crate::drill::install(&db).await.unwrap();
     let legacy = Arc::new(Legacy::open(db.clone(), vec![spec()]).await.unwrap());
     let control = Control::open(db.clone(), ControlOptions::default())
         .await
@@ -69,6 +70,7 @@ async fn plane(named_tokens: bool) -> Plane {
         Metrics::new(["campaigns".to_owned()]).unwrap(),
     )));
     let jobs = Jobs::new(parts(&control, &legacy, &observer));
+    let drills = Drills::new(parts(&control, &legacy, &observer));
     let state = AdminState {
         control,
         legacy,
@@ -84,6 +86,7 @@ async fn plane(named_tokens: bool) -> Plane {
         }),
         flag: watch::channel(FlagFile::Absent).1,
         jobs,
+        drills,
         tokens: ArcSwap::from_pointee(if named_tokens { tokens() } else { vec![] }),
         operator_token: TokenHash::of("written at start"),
         protect_metrics: false,

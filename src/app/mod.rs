@@ -99,6 +99,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     heart.spawn(async move { beating.run(stop).await });
     background.spawn(engine.applier.clone().run(backs.clone()));
     background.spawn(Arc::clone(&engine.sentinel).run(backs.clone()));
+    background.spawn(Arc::clone(&engine.drills).follow(backs.clone()));
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
     background.spawn(gauges::follow_schema(
         Arc::clone(&engine.parts.legacy),
