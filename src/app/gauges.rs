@@ -10,7 +10,7 @@ use super::Engine;
 use crate::control::{Control, FlagFile, Phase, Snapshot, rollback_safety};
 use crate::legacy::Legacy;
 use crate::stage::{Backend, Stage};
-use crate::telemetry::{ActorKind, Metrics, Peer, ReplicaState};
+use crate::telemetry::{ActorKind, Metrics, Peer, ReplicaState, Trigger};
 
 /// How often they are fed without a change.
 const EVERY: Duration = Duration::from_secs(2);
@@ -126,7 +126,7 @@ fn actor_kind(snapshot: &Snapshot) -> ActorKind {
     match snapshot.actor.as_str() {
         "flag file" => ActorKind::FlagFile,
         "journal" => ActorKind::Proxy,
-        actor if actor.starts_with("guard:") => ActorKind::Guard,
+        actor if Trigger::ALL.iter().any(|one| one.as_str() == actor) => ActorKind::Guard,
         _ => ActorKind::Operator,
     }
 }

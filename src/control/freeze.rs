@@ -61,7 +61,7 @@ mod tests {
     fn frozen(current: &State, epoch: i64) -> Result<State, Refused> {
         let wish = FreezeWish {
             expected_epoch: Epoch(epoch),
-            actor: "guard:failure_rate".to_owned(),
+            actor: "failure_rate".to_owned(),
             reason: "calls failed".to_owned(),
             evidence: Value::Null,
         };

@@ -30,7 +30,7 @@ pub struct TransitionRequest {
     pub to: Stage,
     /// Whose hand.
     pub kind: TransitionKind,
-    /// Who: a token's name, `flag file`, `guard:` and a trigger's name.
+    /// Who: a token's name, `flag file`, a trigger's name.
     pub actor: String,
     /// Why; never empty.
     pub reason: String,

@@ -32,7 +32,7 @@ impl Sentinel {
     pub(super) async fn carry_out(&self, decision: &Decision, situation: &Situation) -> Duration {
         let evidence = self.evidence(decision, situation);
         let control = &self.parts.control;
-        let (actor, reason) = (actor(decision), decision.reason());
+        let (actor, reason) = (decision.verdict.trigger.to_string(), decision.reason());
         let result = match decision.remedy {
             Remedy::Freeze => {
                 let wish = FreezeWish {
@@ -165,9 +165,4 @@ impl Sentinel {
             );
         }
     }
-}
-
-/// How the audit names it.
-fn actor(decision: &Decision) -> String {
-    format!("guard:{}", decision.verdict.trigger)
 }

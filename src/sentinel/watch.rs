@@ -71,10 +71,12 @@ impl Sentinel {
                 samples,
                 ..
             } = verdict;
+            // What is not watched raises no alert.
+            let watched = *standing != Standing::Off;
             self.parts.observer.metrics().trigger(
                 *trigger,
                 &TriggerGauges {
-                    value: *value,
+                    value: if watched { *value } else { 0.0 },
                     threshold: *threshold,
                     samples: *samples,
                     blind: *standing == Standing::Blind,

@@ -22,6 +22,9 @@ window = "5s"
 min_samples = 50
 "#;
 
+/// Under load, one call in a hundred has failed long before storage counts as gone.
+const DOWN: &[&str] = &["unavailable", "failure_rate"];
+
 /// What goes wrong.
 enum Fault {
     /// The reference service misbehaves as it is told.
@@ -38,27 +41,27 @@ enum Fault {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_refuses() {
-    gives_the_authority_back("amqp", Fault::Told(json!({"refuse": true})), "unavailable").await;
+    gives_the_authority_back("amqp", Fault::Told(json!({"refuse": true})), DOWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_is_killed() {
-    gives_the_authority_back("amqp", Fault::Killed, "unavailable").await;
+    gives_the_authority_back("amqp", Fault::Killed, DOWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_freezes() {
-    gives_the_authority_back("amqp", Fault::Frozen, "unavailable").await;
+    gives_the_authority_back("amqp", Fault::Frozen, DOWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_packets_to_storage() {
-    gives_the_authority_back("http", Fault::LineToStorageCut, "unavailable").await;
+    gives_the_authority_back("http", Fault::LineToStorageCut, DOWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_packets_to_the_broker() {
-    gives_the_authority_back("amqp", Fault::LineToBrokerCut, "unavailable").await;
+    gives_the_authority_back("amqp", Fault::LineToBrokerCut, DOWN).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +69,7 @@ async fn a_storage_that_errs() {
     gives_the_authority_back(
         "amqp",
         Fault::Told(json!({"error_rate": 0.1})),
-        "failure_rate",
+        &["failure_rate"],
     )
     .await;
 }
@@ -74,7 +77,7 @@ async fn a_storage_that_errs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_loses_replies() {
     let fault = Fault::Told(json!({"lost_reply_rate": 0.1}));
-    gives_the_authority_back("amqp", fault, "failure_rate").await;
+    gives_the_authority_back("amqp", fault, &["failure_rate"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +85,7 @@ async fn a_storage_that_is_slow() {
     gives_the_authority_back(
         "amqp",
         Fault::Told(json!({"latency_ms": 400})),
-        "latency_delta",
+        &["latency_delta"],
     )
     .await;
 }
@@ -90,7 +93,7 @@ async fn a_storage_that_is_slow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storage_that_lies() {
     let fault = Fault::Told(json!({"corrupt_rate": 0.2}));
-    gives_the_authority_back("http", fault, "inconsistency").await;
+    gives_the_authority_back("http", fault, &["inconsistency"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +119,7 @@ async fn duplicated_replies_are_no_reason_to_go_back() {
     assert_holds(&world.storage_database, &told.histories).await;
 }
 
-async fn gives_the_authority_back(transport: &'static str, fault: Fault, trigger: &str) {
+async fn gives_the_authority_back(transport: &'static str, fault: Fault, triggers: &[&str]) {
     let mut world = World::build(three_replicas(transport)).await;
     world.advance_to("live").await;
     // Without the broker the AMQP door is closed, whatever the proxy does.
@@ -138,7 +141,8 @@ async fn gives_the_authority_back(transport: &'static str, fault: Fault, trigger
     let told = load.stop().await;
 
     let record = rollback_record(&world).await;
-    assert_eq!(record["actor"], trigger, "{record}");
+    let actor = record["actor"].as_str().expect("a trigger");
+    assert!(triggers.contains(&actor), "{record}");
     for member in ["value", "threshold", "samples"] {
         assert!(record["evidence"][member].is_number(), "{record}");
     }
@@ -146,7 +150,7 @@ async fn gives_the_authority_back(transport: &'static str, fault: Fault, trigger
         u64::try_from(record["at_us"].as_i64().expect("a time") - failed_us).unwrap_or(0),
     );
     println!(
-        "{trigger}: back at legacy {after:?} after the fault; {} reads, failed {:?}; {} writes, repeated {:?}",
+        "{actor}: back at legacy {after:?} after the fault; {} reads, failed {:?}; {} writes, repeated {:?}",
         told.reads,
         told.failed_reads,
         told.writes(),
@@ -222,7 +226,7 @@ fn three_replicas(transport: &'static str) -> WorldOptions {
     WorldOptions {
         replicas: 3,
         transport,
-        config: WINDOWS.to_owned(),
+        guard: WINDOWS.to_owned(),
         lines: true,
         ..WorldOptions::default()
     }

@@ -259,7 +259,7 @@ async fn rolled_back_from_live(fault: Value, triggers: &[&str]) {
     let fired = evidence["trigger"].as_str().expect("a trigger");
     assert!(triggers.contains(&fired), "{evidence}");
     assert_eq!(records[0]["from"], "live");
-    assert_eq!(records[0]["actor"], format!("guard:{fired}"));
+    assert_eq!(records[0]["actor"], fired);
     assert!(evidence["value"].as_f64() >= evidence["threshold"].as_f64());
     for member in ["samples", "window_seconds", "replica"] {
         assert!(!evidence[member].is_null(), "{member}: {evidence}");

@@ -347,7 +347,7 @@ async fn of_two_replicas_that_freeze_at_once_one_does_and_it_is_on_record(bench:
     two.refresh().await.unwrap();
     let wish = FreezeWish {
         expected_epoch: Epoch(2),
-        actor: "guard:failure_rate".to_owned(),
+        actor: "failure_rate".to_owned(),
         reason: "half of the calls failed".to_owned(),
         evidence: json!({"value": 0.5}),
     };
