@@ -57,10 +57,9 @@ impl Drills {
         let mut news = control.watch();
         let mut part = None;
         while !shutdown.is_cancelled() {
-            if part.is_some() || control.snapshot().stage == Stage::Live {
-                if let Err(fault) = self.round(&mut part).await {
-                    tracing::debug!(%fault, "drills cannot be looked for now");
-                }
+            let wanted = part.is_some() || control.snapshot().stage == Stage::Live;
+            if wanted && let Err(fault) = self.round(&mut part).await {
+                tracing::debug!(%fault, "drills cannot be looked for now");
             }
             let pause = match &part {
                 Some(Part { epoch, .. }) if *epoch < control.snapshot().epoch => SETTLE_EVERY,
