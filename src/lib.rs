@@ -39,6 +39,7 @@ pub mod walk;
 
 // The doors, and what people look at.
 pub mod admin;
+pub mod drill;
 pub mod front;
 pub mod jobs;
 pub mod sentinel;

@@ -8,6 +8,7 @@
 mod act;
 mod auth;
 mod body;
+mod drill;
 mod events;
 mod evidence;
 mod failed;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{AdminToken, Readiness, TokenHash};
 use crate::contract::{Code, Error};
 use crate::control::{Control, FlagFile};
+use crate::drill::Drills;
 use crate::jobs::{self, Jobs};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
@@ -79,6 +81,8 @@ pub struct AdminState {
     pub flag: watch::Receiver<FlagFile>,
     /// Backfills and verifies.
     pub jobs: Arc<Jobs>,
+    /// Rehearsals of a rollback.
+    pub drills: Arc<Drills>,
     /// Once cancelled, nothing is ready any more and event streams end.
     pub shutdown: CancellationToken,
 }
@@ -119,6 +123,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/admin/journal", get(look::journal))
         .route("/admin/journal/{seq}", get(look::entry))
         .route("/admin/config", get(look::config))
+        .route("/admin/drill", get(drill::latest))
         .route(
             "/admin/events",
             get(async move |state| events::events(state, streams).await),
@@ -131,6 +136,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/admin/rearm", post(stage::rearm))
         .route("/admin/recover", post(recover::recover))
         .route("/admin/maintenance", post(maintenance::maintenance))
+        .route("/admin/drill", post(drill::begin).delete(drill::cancel))
         .route("/admin/journal/{seq}/retry", post(act::retry))
         .route("/admin/journal/{seq}/accept", post(act::accept))
         .route("/admin/divergences/{id}/explain", post(act::explain))

@@ -194,7 +194,7 @@ pub(super) fn rollback_target(stage: Stage) -> Option<Stage> {
     }
 }
 
-fn rollback(snapshot: &Snapshot, asked: Option<&Asked>) -> RollbackSafety {
+pub(super) fn rollback(snapshot: &Snapshot, asked: Option<&Asked>) -> RollbackSafety {
     let to = rollback_target(snapshot.stage).unwrap_or(Stage::Off);
     let known = asked.map(|asked| {
         let owed = control::Owed {

@@ -57,6 +57,7 @@ async fn plane(named_tokens: bool) -> Plane {
     divergence::install(&db).await.unwrap();
     evidence::install(&db).await.unwrap();
     crate::backfill::install(&db).await.unwrap();
+    crate::drill::install(&db).await.unwrap();
     let legacy = Arc::new(Legacy::open(db.clone(), vec![spec()]).await.unwrap());
     let control = Control::open(db.clone(), ControlOptions::default())
         .await
@@ -73,6 +74,7 @@ async fn plane(named_tokens: bool) -> Plane {
         parts(&control, &legacy, &observer),
         crate::backfill::Throttle::default(),
     );
+    let drills = Drills::new(parts(&control, &legacy, &observer));
     let state = AdminState {
         control,
         legacy,
@@ -88,6 +90,7 @@ async fn plane(named_tokens: bool) -> Plane {
         }),
         flag: watch::channel(FlagFile::Absent).1,
         jobs,
+        drills,
         tokens: ArcSwap::from_pointee(if named_tokens { tokens() } else { vec![] }),
         operator_token: TokenHash::of("written at start"),
         protect_metrics: false,

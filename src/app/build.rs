@@ -13,6 +13,7 @@ use crate::applier::{Applier, ApplierOptions};
 use crate::backfill::{self, Throttle};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
 use crate::control::{self, Control, ControlOptions, FlagFile, Judge};
+use crate::drill::Drills;
 use crate::front::Doorway;
 use crate::jobs::Jobs;
 use crate::legacy::Legacy;
@@ -25,7 +26,7 @@ use crate::shadow::{CompareOptions, Comparer};
 use crate::sql::{Db, PoolOptions, TableSpec};
 use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
-use crate::{divergence, evidence, journal};
+use crate::{divergence, drill, evidence, journal};
 
 /// What no service can make up for.
 const WITHOUT_LEGACY: &str = "in ramp_down and complete a repeated op_id is not recognised: operation records live in legacy, for which nothing waits there";
@@ -49,6 +50,7 @@ pub struct Engine {
     /// What a reload changes.
     pub hot: Arc<ArcSwap<Hot>>,
     pub(super) jobs: Arc<Jobs>,
+    pub(super) drills: Arc<Drills>,
     pub(super) sentinel: Arc<Sentinel>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) flag: watch::Sender<FlagFile>,
@@ -123,6 +125,7 @@ impl Engine {
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
             jobs: Jobs::new(parts.clone(), throttle(&config.hot)),
+            drills: Drills::new(parts.clone()),
             metrics,
             flag: watch::Sender::new(FlagFile::Absent),
             http_tls: tls(config.http.tls.as_ref())?,
@@ -196,6 +199,7 @@ impl Engine {
             readiness: ArcSwap::from_pointee(config.hot.readiness.clone()),
             flag: self.flag.subscribe(),
             jobs: Arc::clone(&self.jobs),
+            drills: Arc::clone(&self.drills),
             shutdown: CancellationToken::new(),
         }))
     }
@@ -256,6 +260,7 @@ pub(super) async fn install(db: &Db) -> Result<(), AppError> {
     divergence::install(db).await?;
     evidence::install(db).await?;
     backfill::install(db).await?;
+    drill::install(db).await?;
     Ok(())
 }
 

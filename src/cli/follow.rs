@@ -81,13 +81,13 @@ fn still_ending(id: &str) -> Failure {
 }
 
 /// One line on standard error that is written over and over; nothing where that is no terminal.
-struct Bar {
+pub(super) struct Bar {
     begun: Instant,
     shown: bool,
 }
 
 impl Bar {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             begun: Instant::now(),
             shown: io::stderr().is_terminal(),
@@ -98,11 +98,11 @@ impl Bar {
         self.write(&line(job, self.begun.elapsed()));
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.write("");
     }
 
-    fn write(&mut self, text: &str) {
+    pub(super) fn write(&mut self, text: &str) {
         // A terminal that went away ends the drawing, not the job.
         self.shown = self.shown && write!(io::stderr(), "\r\u{1b}[K{text}").is_ok();
     }

@@ -8,6 +8,7 @@ mod backfill;
 mod check_config;
 mod client;
 mod divergences;
+mod drill;
 mod failure;
 mod follow;
 mod history;
@@ -61,6 +62,8 @@ pub enum Command {
     Rearm(rearm::RearmArgs),
     /// Go on after a restore or a failover that lost history.
     Recover(recover::RecoverArgs),
+    /// Rehearse a rollback in `live`: provoke a trigger of the guard safely, and see what happens when.
+    Drill(drill::DrillArgs),
     /// Expect an outage of a backend or the broker.
     Maintenance(maintenance::MaintenanceArgs),
     /// Fill storage with what legacy has.
@@ -109,6 +112,7 @@ impl Command {
             Self::Stage(args) => stage::run(&args).await,
             Self::Rearm(args) => rearm::run(&args).await,
             Self::Recover(args) => recover::run(&args).await,
+            Self::Drill(args) => drill::run(&args).await,
             Self::Maintenance(args) => maintenance::run(&args).await,
             Self::Backfill(args) => backfill::run(&args).await,
             Self::Verify(args) => verify::run(&args).await,

@@ -2,16 +2,20 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use super::{Decision, Electorate, Guard, Remedy, Sample, Settings, Situation, Verdict};
 use crate::clock::boottime;
+use crate::contract::Epoch;
 
 /// One guard, shared.
 #[derive(Debug)]
 pub struct GuardHandle {
     guard: Mutex<Guard>,
+    /// The epoch and the time of the last decision, on the boot clock.
+    decided: Mutex<Option<(Epoch, Duration)>>,
     /// As last evaluated, for those who only look.
     verdicts: ArcSwap<Vec<Verdict>>,
     calls: AtomicU64,
@@ -39,6 +43,7 @@ impl GuardHandle {
     pub fn new(settings: Settings) -> Self {
         Self {
             guard: Mutex::new(Guard::new(settings)),
+            decided: Mutex::default(),
             verdicts: ArcSwap::default(),
             calls: AtomicU64::new(0),
             pairs: AtomicU64::new(0),
@@ -81,7 +86,21 @@ impl GuardHandle {
         situation: &Situation,
         electorate: &Electorate,
     ) -> Option<Decision> {
-        self.lock().decide(verdicts, situation, electorate)
+        let (stood, decision) = {
+            let mut guard = self.lock();
+            let stood = guard.decision().is_some();
+            (stood, guard.decide(verdicts, situation, electorate))
+        };
+        if let Some(decision) = decision.as_ref().filter(|_| !stood) {
+            *self.decided() = Some((decision.epoch, boottime()));
+        }
+        decision
+    }
+
+    /// When the last decision was made, on the boot clock, and under which epoch; it may be void since.
+    #[must_use]
+    pub fn last_decided(&self) -> Option<(Epoch, Duration)> {
+        *self.decided()
     }
 
     /// The decision that stands, if any.
@@ -125,6 +144,10 @@ impl GuardHandle {
             calls: self.calls.load(Ordering::Relaxed),
             pairs: self.pairs.load(Ordering::Relaxed),
         }
+    }
+
+    fn decided(&self) -> MutexGuard<'_, Option<(Epoch, Duration)>> {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic while holding the lock leaves counts behind that are still good to read.

@@ -5,6 +5,7 @@
 //! error rates) is kept in bounded windows.
 
 mod callers;
+mod first_answer;
 mod tallies;
 mod window;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::contract::Epoch;
 use crate::evidence::Tally;
 use crate::guard::{GuardHandle, Sample};
 use crate::journal::{Claimed, Owed};
@@ -24,6 +26,7 @@ use crate::telemetry::{
 
 use callers::Callers;
 pub use callers::{CallKind, CallerLatency};
+use first_answer::FirstAnswer;
 use tallies::Tallies;
 pub use window::{Summary, Window};
 
@@ -39,6 +42,7 @@ pub struct Observer {
     storage_failures: AtomicI64,
     owed: Mutex<Measured>,
     guard: Arc<GuardHandle>,
+    first_answer: FirstAnswer,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +84,7 @@ impl Observer {
             storage_failures: AtomicI64::new(0),
             owed: Mutex::default(),
             guard: Arc::default(),
+            first_answer: FirstAnswer::default(),
         }
     }
 
@@ -173,6 +178,17 @@ impl Observer {
     /// A caller was answered, well, after so long.
     pub fn answered(&self, kind: CallKind, stage: Stage, took: Duration) {
         lock(&self.callers).answered(kind, stage, took, Instant::now());
+    }
+
+    /// Legacy gave a caller its answer under this epoch.
+    pub fn legacy_answered(&self, epoch: Epoch) {
+        self.first_answer.note(epoch);
+    }
+
+    /// When legacy first answered a caller under the newest epoch under which it answered any, on the boot clock.
+    #[must_use]
+    pub fn first_answer_of_legacy(&self) -> Option<(Epoch, Duration)> {
+        self.first_answer.get()
     }
 
     /// What callers of one kind waited lately.

@@ -134,6 +134,9 @@ impl Repository {
         if answer.result.is_ok() {
             self.observer
                 .answered(kind, answer.stage, received.elapsed());
+            if answer.backend == Some(Backend::Legacy) {
+                self.observer.legacy_answered(answer.epoch);
+            }
         }
         answer
     }

@@ -121,6 +121,9 @@ impl Sentinel {
     fn evidence(&self, decision: &Decision, situation: &Situation) -> Value {
         let mut evidence = decision.evidence();
         evidence["stage"] = json!(situation.stage.as_str());
+        if let Some(rehearsing) = self.parts.storage.rehearsing() {
+            evidence["drill"] = json!(rehearsing.drill());
+        }
         evidence["replica"] = json!(self.parts.control.options().replica_id);
         evidence
     }

@@ -1,14 +1,17 @@
 //! The client: how it is set up, and the one way a call goes out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::amqp::Amqp;
 use super::http::Http;
 use super::outcome::{Ending, outcome};
-use super::{Call, Capabilities, StorageError};
+use super::{Call, Capabilities, Rehearsing, StorageError};
+use crate::clock::boottime;
 use crate::contract::{Reply, Request};
 
 /// The client of the storage service.
@@ -19,6 +22,8 @@ pub struct Storage {
     rpc_deadline: Duration,
     inflight: Semaphore,
     line: Line,
+    /// The faults of a drill, while there is one.
+    rehearsing: ArcSwapOption<Rehearsing>,
 }
 
 /// How to reach the service and what it can do.
@@ -103,6 +108,7 @@ impl Storage {
             rpc_deadline: options.rpc_deadline,
             inflight: Semaphore::new(inflight_max),
             line,
+            rehearsing: ArcSwapOption::empty(),
         })
     }
 
@@ -142,11 +148,44 @@ impl Storage {
         self.capabilities.has(super::Capability::Deadline)
     }
 
+    /// Begins the faults of a drill on this replica, or ends them.
+    pub fn rehearse(&self, rehearsing: Option<Arc<Rehearsing>>) {
+        self.rehearsing.store(rehearsing);
+    }
+
+    /// The faults of the drill under way, or of the last one until somebody ended it.
+    #[must_use]
+    pub fn rehearsing(&self) -> Option<Arc<Rehearsing>> {
+        self.rehearsing.load_full()
+    }
+
+    /// The reply to a live write altered, when a drill says so. Only to be held against what was written, where
+    /// it is refused; never to be applied or answered.
+    #[must_use]
+    pub fn rehearsed_echo(&self, call: &Call, reply: &Reply) -> Option<Reply> {
+        self.rehearsing()?.altered(call, reply, boottime())
+    }
+
     /// Sends one query, once, and waits for its answer until its deadline.
     ///
     /// # Errors
     /// See [`StorageError`]: rejected, never executed, or in doubt.
     pub async fn call(&self, call: &Call) -> Result<Reply, StorageError> {
+        let Some(rehearsing) = self.rehearsing() else {
+            return self.deliver(call).await;
+        };
+        if rehearsing.withholds(call.epoch, boottime()) {
+            return Err(StorageError::Unavailable("withheld by a drill".to_owned()));
+        }
+        let reply = self.deliver(call).await?;
+        let left = call.deadline.remaining();
+        if let Some(delay) = rehearsing.delay(call.epoch, left, boottime()) {
+            sleep(delay).await;
+        }
+        Ok(reply)
+    }
+
+    async fn deliver(&self, call: &Call) -> Result<Reply, StorageError> {
         let turn = timeout(call.deadline.remaining(), self.inflight.acquire()).await;
         // The permit is held to the end of the call.
         let _permit = match turn {

@@ -13,6 +13,7 @@ mod keyed;
 mod outcome;
 mod pay;
 mod promise;
+mod rehearsal;
 #[cfg(test)]
 mod tests;
 
@@ -23,3 +24,4 @@ pub use keyed::{Page, Resolved};
 pub use outcome::StorageError;
 pub use pay::{Paid, Payment};
 pub use promise::Promise;
+pub use rehearsal::{REHEARSED_FIELD, Rehearsal, Rehearsing};

@@ -33,7 +33,7 @@ const LAYERS: [(u8, &[&str]); 10] = [
             "events",
         ],
     ),
-    (7, &["jobs", "reference", "sentinel"]),
+    (7, &["drill", "jobs", "reference", "sentinel"]),
     (8, &["front", "admin"]),
     (9, &["app", "cli", "main"]),
 ];

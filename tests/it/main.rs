@@ -13,6 +13,7 @@ mod bad_input;
 mod capture;
 mod control;
 mod crashes;
+mod drill;
 mod failures;
 mod fixture;
 mod flips;

@@ -25,7 +25,7 @@ use crate::journal::{self, Intent, Opened, Operation, OperationState};
 use crate::schema::write_query;
 use crate::sql::Fault;
 use crate::stage::Backend;
-use crate::storage::{self, Capability, StorageError, UnixMs};
+use crate::storage::{self, Capability, REHEARSED_FIELD, StorageError, UnixMs};
 use crate::telemetry::DivergenceKind;
 
 use finish::{RETRY, StepFive};
@@ -125,7 +125,8 @@ impl Repository {
             Ok(before) => before,
             Err(_) => return Turn::InDoubt,
         };
-        match echo::images(plan, &reply, &before) {
+        let altered = self.storage.rehearsed_echo(&call, &reply);
+        match echo::images(plan, altered.as_ref().unwrap_or(&reply), &before) {
             Ok(images) => {
                 let step = StepFive {
                     order,
@@ -135,6 +136,11 @@ impl Repository {
                     time,
                 };
                 self.finish(snapshot.epoch, step).await
+            }
+            // Storage told no lie: what is resolved or copied afterwards is as good as ever.
+            Err(mismatch) if altered.is_some() && mismatch.fields == [REHEARSED_FIELD] => {
+                self.report_mismatch(mismatch).await;
+                Turn::InDoubt
             }
             Err(mismatch) => self.disbelieve(order, intent, mismatch).await,
         }
@@ -175,6 +181,11 @@ impl Repository {
             }
             tokio::time::sleep(RETRY).await;
         }
+        self.report_mismatch(mismatch).await;
+        Turn::InDoubt
+    }
+
+    async fn report_mismatch(&self, mismatch: echo::EchoMismatch) {
         let schema = self.legacy.schema();
         if let Some(table) = schema.table(&mismatch.table) {
             let finding = Finding {
@@ -185,7 +196,6 @@ impl Repository {
             };
             self.comparer.confirmed(table, finding).await;
         }
-        Turn::InDoubt
     }
 
     /// Storage certainly did nothing: the intent goes, if it is still ours.
