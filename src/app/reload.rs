@@ -66,22 +66,6 @@ impl Reloader {
         tracing::error!(%error, "the configuration was not reloaded");
     }
 
-    /// Whoever changes what an advance is held to leaves a record, stricter or not.
-    async fn record_thresholds(&self, config: &Config) {
-        let (before, after) = (&self.current.hot.readiness, &config.hot.readiness);
-        if before == after {
-            return;
-        }
-        let control = &self.engine.parts.control;
-        let replica = &control.options().replica_id;
-        let details = json!({"replica": replica, "before": before, "after": after});
-        let reason = "[readiness] was configured anew";
-        let recorded = control.record_action("configuration", "readiness", reason, details);
-        if let Err(fault) = recorded.await {
-            tracing::error!(%fault, "a change of [readiness] could not be recorded among the actions");
-        }
-    }
-
     /// What lets more happen before the guard acts is on record.
     async fn record_weakening(&self, config: &Config) {
         let found = guard::weakenings(
@@ -111,6 +95,22 @@ impl Reloader {
             .await;
         if let Err(fault) = recorded {
             tracing::error!(%fault, "the guard is weaker, and that is not on record");
+        }
+    }
+
+    /// Whoever changes what an advance is held to leaves a record, stricter or not.
+    async fn record_thresholds(&self, config: &Config) {
+        let (before, after) = (&self.current.hot.readiness, &config.hot.readiness);
+        if before == after {
+            return;
+        }
+        let control = &self.engine.parts.control;
+        let replica = &control.options().replica_id;
+        let details = json!({"replica": replica, "before": before, "after": after});
+        let reason = "[readiness] was configured anew";
+        let recorded = control.record_action("configuration", "readiness", reason, details);
+        if let Err(fault) = recorded.await {
+            tracing::error!(%fault, "a change of [readiness] could not be recorded among the actions");
         }
     }
 

@@ -4,6 +4,7 @@
 //! authority's rows, give them to the secondary, settle. Applying is idempotent, so an entry may be paid
 //! twice; it is never forgotten.
 
+mod cycle;
 mod housekeeping;
 mod to_legacy;
 mod to_storage;

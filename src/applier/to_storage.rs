@@ -15,7 +15,7 @@ use crate::telemetry;
 
 /// What is to be done with a claimed entry after its payment was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Reaction {
+pub(super) enum Reaction {
     /// Paid: settle it.
     Settle,
     /// Certainly not paid: give it back and try later.
@@ -29,7 +29,7 @@ enum Reaction {
 }
 
 /// The one decision from outcome to reaction.
-fn react(outcome: Result<(), &StorageError>) -> Reaction {
+pub(super) fn react(outcome: Result<(), &StorageError>) -> Reaction {
     match outcome {
         Ok(()) => Reaction::Settle,
         Err(StorageError::Unavailable(_)) => Reaction::Release,
@@ -46,7 +46,7 @@ fn react(outcome: Result<(), &StorageError>) -> Reaction {
 }
 
 /// How long a parked entry rests before it is tried again.
-const PARKED_DELAY: Duration = Duration::from_millis(100);
+pub(super) const PARKED_DELAY: Duration = Duration::from_millis(100);
 
 impl Applier {
     /// Claims and pays one batch of entries whose turn it is.
@@ -92,54 +92,6 @@ impl Applier {
             }
             Ok(_) => Round::Idle,
             Err(fault) => self.trouble("counting what is owed", &fault),
-        }
-    }
-
-    /// All parked entries at once: removed and put again in one transaction.
-    async fn break_cycle(&self) -> Round {
-        let options = self.claim_options(Direction::ToStorage);
-        let claim = match journal::claim_parked(self.legacy.db(), &options).await {
-            Ok(Some(claim)) => claim,
-            Ok(None) => return Round::Idle,
-            Err(fault) => return self.trouble("claiming parked entries", &fault),
-        };
-        let payments = match self.payments(&claim).await {
-            Ok(payments) => payments,
-            Err(fault) => return self.trouble("reading rows to pay", &fault),
-        };
-        let outcome = self.storage.replace_all(&payments).await;
-        let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
-        let done = match react(outcome.as_ref().copied()) {
-            Reaction::Settle => claim.settle(self.legacy.db(), &seqs).await.map(drop),
-            Reaction::Leave => Ok(()),
-            Reaction::Release => {
-                claim
-                    .release(
-                        self.legacy.db(),
-                        &seqs,
-                        PARKED_DELAY,
-                        Some(Parked::Constraint),
-                    )
-                    .await
-            }
-            Reaction::Park | Reaction::Quarantine => {
-                tracing::error!(
-                    entries = seqs.len(),
-                    "entries that no order can pay are quarantined"
-                );
-                claim
-                    .release(
-                        self.legacy.db(),
-                        &seqs,
-                        Duration::ZERO,
-                        Some(Parked::Quarantined),
-                    )
-                    .await
-            }
-        };
-        match done {
-            Ok(()) => Round::Paid,
-            Err(fault) => self.trouble("settling", &fault),
         }
     }
 
@@ -266,7 +218,7 @@ impl Applier {
     }
 
     /// The authority's rows of a claim, as payments; an absent row is a removal.
-    async fn payments(&self, claim: &Claim) -> Result<Vec<Payment>, Fault> {
+    pub(super) async fn payments(&self, claim: &Claim) -> Result<Vec<Payment>, Fault> {
         let schema = self.legacy.schema();
         let mut by_table: HashMap<&str, Vec<Key>> = HashMap::new();
         for entry in &claim.entries {

@@ -106,7 +106,7 @@ async fn insert(
 }
 
 /// Whether any open entry, `copy` and repair included, holds one of these keys (P4).
-async fn is_held(tx: &mut Tx, keys: &[(String, Key)]) -> Result<bool, Fault> {
+pub(super) async fn is_held(tx: &mut Tx, keys: &[(String, Key)]) -> Result<bool, Fault> {
     let texts: Vec<&str> = keys.iter().map(|(_, key)| key.0.as_str()).collect();
     let names: Vec<String> = keys
         .iter()

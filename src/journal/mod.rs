@@ -11,6 +11,7 @@
 mod claim;
 mod ddl;
 mod entry;
+mod extend;
 mod gate;
 mod give_back;
 mod intent;

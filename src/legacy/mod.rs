@@ -6,6 +6,7 @@
 mod authority;
 mod capture;
 mod obstacles;
+mod relations;
 mod secondary;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec, introspect};
 pub use authority::{Stamp, WriteError, Written};
 pub use capture::{capture_sql, uninstall_sql};
 pub use obstacles::{AppTrigger, SequenceBehind};
+pub use relations::Swept;
 pub use secondary::{Applied, Finish, Image};
 
 /// The legacy database with the configured tables.

@@ -70,13 +70,18 @@ impl Storage {
         results
     }
 
-    /// Removes all rows and puts them again in one transaction: the way out of a cycle in which each row's
-    /// unique value is still another's (rule P13). Needs `transaction`, `upsert` and `delete`.
+    /// Removes the rows of a cycle and puts them again in one transaction: the way out when each row's unique
+    /// value is still another's (rule P13). `swept` are the rows that go with them or are changed by that;
+    /// they are put again after. Needs `transaction`, `upsert` and `delete`.
     ///
     /// # Errors
     /// Those of the call; all or nothing.
-    pub async fn replace_all(&self, payments: &[Payment]) -> Result<(), StorageError> {
-        let Some(first) = payments.first() else {
+    pub async fn replace_all(
+        &self,
+        cycle: &[Payment],
+        swept: &[Payment],
+    ) -> Result<(), StorageError> {
+        let Some(first) = cycle.first() else {
             return Ok(());
         };
         for (capability, name) in [
@@ -88,13 +93,13 @@ impl Storage {
                 return Err(StorageError::unsupported(name));
             }
         }
-        let mut queries = Vec::with_capacity(payments.len() * 2);
+        let mut queries = Vec::with_capacity(cycle.len() * 2 + swept.len());
         // Children were appended after their parents: they go first, and come back last.
-        for payment in payments.iter().rev() {
+        for payment in cycle.iter().rev() {
             let key = key_values(&payment.table, &payment.key)?;
             queries.push(delete(&payment.table, &key));
         }
-        for payment in payments {
+        for payment in cycle.iter().chain(swept) {
             if let Some(row) = &payment.row {
                 queries.push(upsert(&payment.table, writable(&payment.table, row)));
             }

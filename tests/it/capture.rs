@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::fixture::{World, WorldOptions};
+use crate::fixture::{World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -112,6 +112,44 @@ async fn swapped_unique_values_get_across() {
         )
         .await;
     both_settle(&world, &["parents"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_hang_on_swapped_ones_stay_in_storage() {
+    let grandchildren = format!(
+        "{RELATED} CREATE TABLE toys (
+            id SERIAL PRIMARY KEY, parent INT, place INT,
+            FOREIGN KEY (parent, place) REFERENCES children (parent, place) ON DELETE CASCADE
+        );"
+    );
+    let tables = ["parents", "children", "toys"];
+    let world = world_of(&grandchildren, &tables).await;
+    world
+        .legacy
+        .execute(
+            "INSERT INTO parents (code) VALUES ('a'), ('b'), ('c');
+             UPDATE parents SET boss = 1 WHERE code = 'c';
+             INSERT INTO children (parent, place, name) SELECT 1 + n % 3, n, 'x' FROM generate_series(1, 30) n;
+             INSERT INTO toys (parent, place) SELECT parent, place FROM children",
+        )
+        .await;
+    both_settle(&world, &tables).await;
+    world
+        .legacy
+        .execute(
+            "BEGIN; UPDATE parents SET code = 'tmp' WHERE id = 1;
+             UPDATE parents SET code = 'a' WHERE id = 2;
+             UPDATE parents SET code = 'b' WHERE id = 1; COMMIT",
+        )
+        .await;
+    both_settle(&world, &tables).await;
+    eventually("nothing is owed", SOON, async || {
+        let owed = "SELECT count(*) FROM cutover.journal";
+        let owed = world.legacy.number(owed).await;
+        (owed == 0).then_some(()).ok_or(owed)
+    })
+    .await;
+    both_settle(&world, &tables).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

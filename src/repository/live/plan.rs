@@ -12,10 +12,10 @@ use serde_json::{Number, Value};
 use super::super::errors;
 use super::super::write::{Order, Turn};
 use super::Repository;
-use crate::contract::{Key, Operator, Reply, Row};
+use crate::contract::{Key, Reply, Row};
 use crate::control::Snapshot;
 use crate::journal::record_done;
-use crate::schema::{Change, Filter, OnChange, Step, Table, Test, Write};
+use crate::schema::{Change, Filter, Step, Table, Write};
 use crate::sql::Fault;
 use crate::stage::Backend;
 
@@ -157,27 +157,25 @@ impl Repository {
     }
 
     /// What storage would cascade is not in its reply, so it could not be applied to legacy.
-    async fn refuse_cascade(&self, table: &Table, keys: &[Key], order: &Order) -> Result<(), Turn> {
-        let schema = self.legacy.schema();
-        for child in schema.tables.values() {
-            for reference in child.references.iter().filter(|reference| {
-                reference.table == table.name && reference.on_delete != OnChange::Refuse
-            }) {
-                let filter = referencing(&reference.columns, keys);
-                let found = self
-                    .legacy
-                    .keys_matching(child, &filter, 1)
-                    .await
-                    .map_err(|fault| self.blocked(fault, order))?;
-                if !found.is_empty() {
-                    return Err(refused(errors::unsupported(&format!(
-                        "rows of \"{}\" reference this row and would be changed with it: delete them first in this stage",
-                        child.name
-                    ))));
-                }
-            }
+    async fn refuse_cascade(
+        &self,
+        table: &Arc<Table>,
+        keys: &[Key],
+        order: &Order,
+    ) -> Result<(), Turn> {
+        let removed: Vec<_> = keys
+            .iter()
+            .map(|key| (Arc::clone(table), key.clone()))
+            .collect();
+        let swept = self.legacy.swept_along(&removed, 1).await;
+        let swept = swept.map_err(|fault| self.blocked(fault, order))?;
+        let first = swept.as_deref().map(<[_]>::first);
+        match first {
+            Some(None) => Ok(()),
+            Some(Some(_)) | None => Err(refused(errors::unsupported(
+                "rows of other tables reference this row and would be changed with it: delete them first in this stage",
+            ))),
         }
-        Ok(())
     }
 
     /// Legacy's rows of the keys, to hold storage's reply against.
@@ -262,27 +260,4 @@ pub(super) fn values_of(keys: &[Key]) -> Vec<Vec<Value>> {
     keys.iter()
         .filter_map(|key| serde_json::from_str(&key.0).ok())
         .collect()
-}
-
-fn referencing(columns: &[usize], keys: &[Key]) -> Filter {
-    Filter::Any(
-        values_of(keys)
-            .into_iter()
-            .map(|values| {
-                Filter::All(
-                    columns
-                        .iter()
-                        .zip(values)
-                        .map(|(&column, value)| {
-                            Filter::Test(Test {
-                                column,
-                                operator: Operator::Eq,
-                                value,
-                            })
-                        })
-                        .collect(),
-                )
-            })
-            .collect(),
-    )
 }

@@ -1,0 +1,141 @@
+//! The way out of a cycle: rows that hold each other's unique values are removed from storage and put again
+//! in one transaction (P13).
+//!
+//! A removal in storage takes along what references the row there, if its foreign keys say so: rows that
+//! nothing is owed of, and that nobody would ever pay again. So the same rows of legacy are looked up first,
+//! taken into the claim, and put again in that same transaction: no moment without them is ever seen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::to_storage::{PARKED_DELAY, Reaction, react};
+use super::{Applier, Round};
+use crate::contract::Key;
+use crate::journal::{self, Claim, Claimed, Direction, Parked};
+use crate::legacy::Swept;
+use crate::sql::Fault;
+
+/// Rows that a cycle may take along; a larger one is a person's to solve.
+const SWEPT_MAX: usize = 1_000;
+/// How often a cycle is tried that stands still because something else is owed of a row it takes along.
+const HELD_TRIES: i64 = 100;
+
+/// Whether the rows that a cycle takes along are ours to put again.
+enum Along {
+    /// They are in the claim now.
+    Claimed(Vec<Claimed>),
+    /// Something is owed of one: later.
+    Held,
+    /// They are too many.
+    TooMany,
+}
+
+impl Applier {
+    /// All parked entries at once: removed and put again in one transaction.
+    pub(super) async fn break_cycle(&self) -> Round {
+        let options = self.claim_options(Direction::ToStorage);
+        let claim = match journal::claim_parked(self.legacy.db(), &options).await {
+            Ok(Some(claim)) => claim,
+            Ok(None) => return Round::Idle,
+            Err(fault) => return self.trouble("claiming parked entries", &fault),
+        };
+        let reaction = match self.take_along(&claim).await {
+            Ok(Along::Claimed(along)) => self.replace(&claim, along).await,
+            Ok(Along::Held)
+                if claim
+                    .entries
+                    .iter()
+                    .all(|entry| entry.attempts < HELD_TRIES) =>
+            {
+                Ok((Reaction::Release, Vec::new()))
+            }
+            Ok(Along::Held | Along::TooMany) => Ok((Reaction::Quarantine, Vec::new())),
+            Err(fault) => Err(fault),
+        };
+        let done = match reaction {
+            Ok((reaction, along)) => self.end_cycle(&claim, &along, reaction).await,
+            Err(fault) => Err(fault),
+        };
+        match done {
+            Ok(()) => Round::Paid,
+            Err(fault) => self.trouble("breaking a cycle", &fault),
+        }
+    }
+
+    async fn take_along(&self, claim: &Claim) -> Result<Along, Fault> {
+        let schema = self.legacy.schema();
+        let removed: Vec<_> = claim
+            .entries
+            .iter()
+            .filter_map(|entry| {
+                let table = schema.table(&entry.table)?;
+                Some((Arc::clone(table), entry.key.clone()))
+            })
+            .collect();
+        let Some(swept) = self.legacy.swept_along(&removed, SWEPT_MAX).await? else {
+            return Ok(Along::TooMany);
+        };
+        if swept.is_empty() {
+            return Ok(Along::Claimed(Vec::new()));
+        }
+        let keys: Vec<(String, Key)> = swept
+            .iter()
+            .map(|one: &Swept| (one.table.name.clone(), one.key.clone()))
+            .collect();
+        let claimed = claim
+            .extend(self.legacy.db(), Direction::ToStorage, &keys)
+            .await?;
+        let Some(mut claimed) = claimed else {
+            return Ok(Along::Held);
+        };
+        // Nearest first, as they must come back: what they reference is there before them.
+        claimed.sort_by_key(|entry| {
+            keys.iter()
+                .position(|(table, key)| *table == entry.table && *key == entry.key)
+        });
+        Ok(Along::Claimed(claimed))
+    }
+
+    /// Asks storage; says what is to be done, and the entries that were taken along.
+    async fn replace(
+        &self,
+        claim: &Claim,
+        along: Vec<Claimed>,
+    ) -> Result<(Reaction, Vec<Claimed>), Fault> {
+        let together = Claim {
+            entries: along.clone(),
+            ..claim.clone()
+        };
+        let cycle = self.payments(claim).await?;
+        let swept = self.payments(&together).await?;
+        let outcome = self.storage.replace_all(&cycle, &swept).await;
+        Ok((react(outcome.as_ref().copied()), along))
+    }
+
+    async fn end_cycle(
+        &self,
+        claim: &Claim,
+        along: &[Claimed],
+        reaction: Reaction,
+    ) -> Result<(), Fault> {
+        let db = self.legacy.db();
+        let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
+        let along: Vec<i64> = along.iter().map(|entry| entry.seq).collect();
+        let (delay, parked) = match reaction {
+            Reaction::Settle => {
+                let all = [seqs, along].concat();
+                return claim.settle(db, &all).await.map(drop);
+            }
+            Reaction::Leave => return Ok(()),
+            Reaction::Release => (PARKED_DELAY, Parked::Constraint),
+            Reaction::Park | Reaction::Quarantine => {
+                let entries = seqs.len();
+                tracing::error!(entries, "entries that no order can pay are quarantined");
+                (Duration::ZERO, Parked::Quarantined)
+            }
+        };
+        claim.release(db, &seqs, delay, Some(parked)).await?;
+        // Nothing happened to these: to pay them is harmless.
+        claim.release(db, &along, Duration::ZERO, None).await
+    }
+}
