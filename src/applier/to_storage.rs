@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::{Applier, Round};
+use crate::backfill;
 use crate::compare::row_diff;
 use crate::contract::{AttemptId, Code, Key, Row};
 use crate::journal::{self, Claim, Claimed, Direction, Parked};
@@ -121,6 +122,14 @@ impl Applier {
                     )
                     .await
             }
+            // What they wait for may be a row that no backfill has owed yet.
+            Reaction::Park if self.rows_are_yet_to_come().await => {
+                let (db, parked) = (self.legacy.db(), Some(Parked::Constraint));
+                match claim.release(db, &seqs, PARKED_DELAY, parked).await {
+                    Ok(()) => return Round::Idle,
+                    Err(fault) => Err(fault),
+                }
+            }
             Reaction::Park | Reaction::Quarantine => {
                 tracing::error!(
                     entries = seqs.len(),
@@ -140,6 +149,18 @@ impl Applier {
             Ok(()) => Round::Paid,
             Err(fault) => self.trouble("settling", &fault),
         }
+    }
+
+    /// Whether storage was never filled with some table's rows: then a refusal for a relation is not final.
+    async fn rows_are_yet_to_come(&self) -> bool {
+        let snapshot = self.control.snapshot();
+        let schema = self.legacy.schema();
+        let tables: Vec<String> = schema.tables.keys().cloned().collect();
+        // Where that cannot be told, nothing is given up.
+        snapshot.storage_stale
+            && !backfill::pending(self.legacy.db(), &tables, snapshot.generation)
+                .await
+                .is_ok_and(|pending| pending.is_empty())
     }
 
     /// Pays a claim; returns the round and how many entries were settled.

@@ -18,6 +18,7 @@ mod flips;
 mod house;
 mod house_rules;
 mod itself;
+mod moving;
 mod plan_client;
 mod shadow_never_hurts;
 mod stages;
