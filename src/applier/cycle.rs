@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::to_storage::{PARKED_DELAY, Reaction, react};
 use super::{Applier, Round};
+use crate::backfill;
 use crate::contract::Key;
 use crate::journal::{self, Claim, Claimed, Direction, Parked};
 use crate::legacy::Swept;
@@ -112,6 +113,18 @@ impl Applier {
         Ok((react(outcome.as_ref().copied()), along))
     }
 
+    /// Whether storage was never filled with some table's rows: then a refusal for a relation is not final.
+    async fn rows_are_yet_to_come(&self) -> bool {
+        let snapshot = self.control.snapshot();
+        let schema = self.legacy.schema();
+        let tables: Vec<String> = schema.tables.keys().cloned().collect();
+        // Where that cannot be told, nothing is given up.
+        snapshot.storage_stale
+            && !backfill::pending(self.legacy.db(), &tables, snapshot.generation)
+                .await
+                .is_ok_and(|pending| pending.is_empty())
+    }
+
     async fn end_cycle(
         &self,
         claim: &Claim,
@@ -128,6 +141,10 @@ impl Applier {
             }
             Reaction::Leave => return Ok(()),
             Reaction::Release => (PARKED_DELAY, Parked::Constraint),
+            // What they wait for may be a row that no backfill has owed yet.
+            Reaction::Park if self.rows_are_yet_to_come().await => {
+                (PARKED_DELAY, Parked::Constraint)
+            }
             Reaction::Park | Reaction::Quarantine => {
                 let entries = seqs.len();
                 tracing::error!(entries, "entries that no order can pay are quarantined");

@@ -414,7 +414,9 @@ fn open_postgres(url: &str, options: &PoolOptions) -> Result<PgPool, Fault> {
         .options([
             ("statement_timeout", ms(options.statement_timeout).as_str()),
             ("lock_timeout", ms(options.lock_timeout).as_str()),
-            ("idle_in_transaction_session_timeout", "10000"),
+            // No transaction of ours waits for anything but the database: one that rests belongs to a frozen
+            // process, and may hold the gate.
+            ("idle_in_transaction_session_timeout", "2000"),
             ("timezone", "UTC"),
             ("datestyle", "ISO"),
             ("intervalstyle", "iso_8601"),

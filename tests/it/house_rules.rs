@@ -39,7 +39,7 @@ const LAYERS: [(u8, &[&str]); 10] = [
 ];
 
 /// Imports that the layers do not give, each for a reason: who, whom, why.
-const EXCEPTIONS: [(&str, &str, &str); 10] = [
+const EXCEPTIONS: [(&str, &str, &str); 11] = [
     (
         "repository",
         "shadow",
@@ -54,6 +54,11 @@ const EXCEPTIONS: [(&str, &str, &str); 10] = [
         "applier",
         "shadow",
         "a payment that stored another row is a suspect",
+    ),
+    (
+        "applier",
+        "backfill",
+        "a refusal is not final while tables are yet to be filled",
     ),
     ("walk", "repository", "a walk is given the same parts"),
     (

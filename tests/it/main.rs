@@ -23,6 +23,7 @@ mod house;
 mod house_rules;
 mod itself;
 mod live;
+mod moving;
 mod plan_client;
 mod readiness;
 mod recoveries;

@@ -1,0 +1,129 @@
+//! Moving old rows: a schema that was not made for us, under traffic, with replicas that die.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::fixture::{Database, World, WorldOptions, eventually, shop};
+
+const LONG: Duration = Duration::from_secs(180);
+const ORDERS: u32 = 400;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_three_times() {
+    let mut world = World::build(WorldOptions {
+        replicas: 2,
+        ddl: format!("{}\n{}", shop::DDL, shop::rows(ORDERS)),
+        tables: shop::config(),
+        config: "[backfill]\nwindow = 500\nrate = 2000\n[applier]\nbatch = 20\nconcurrency = 2\n"
+            .to_owned(),
+        ..WorldOptions::default()
+    })
+    .await;
+    world.advance_to("dual_write").await;
+    let (stop, writing) = write_meanwhile(&world.legacy);
+
+    let body = json!({"reason": "first fill"});
+    let admin = world.proxies[0].admin();
+    let id = admin.post("/admin/backfill", &body).await.unwrap().ok()["id"].clone();
+    let path = format!("/admin/jobs/{}", id.as_str().unwrap());
+    for round in 1..=3 {
+        let beyond = rows(&job(&world, &path, 0).await);
+        eventually("the backfill goes on", LONG, async || {
+            let job = job(&world, &path, 0).await;
+            let on = rows(&job) > beyond + 100 || job["state"] == "done";
+            on.then_some(()).ok_or(job)
+        })
+        .await;
+        // Whichever works on it.
+        world.proxies[round % 2].process.kill();
+        world.proxies[round % 2].restart().await;
+    }
+    eventually("the backfill is done", LONG, async || {
+        let job = job(&world, &path, 1).await;
+        (job["state"] == "done").then_some(()).ok_or(job)
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    let writes = writing.await.unwrap();
+    assert!(writes > 100, "{writes} writes meanwhile");
+    for table in shop::TABLES {
+        world.settles(table, LONG).await;
+    }
+    let report = verify(&world, false).await;
+    assert_eq!(report["clean"], true, "{report:#}");
+    assert_eq!(report["recorded"], true, "{report:#}");
+
+    world.advance_to("live").await;
+    let staff = json!({"type": "insert", "table": "events", "data": {"kind": "by the door"}});
+    world.proxies[0].query(staff.clone()).await.ok();
+    world.proxies[0].rollback().await.ok();
+    world.proxies[0].query(staff).await.ok();
+    let past_the_proxy = "INSERT INTO events (kind) VALUES ('past the proxy')";
+    world.legacy.execute(past_the_proxy).await;
+    world.settles("events", LONG).await;
+}
+
+/// Bystanders that insert, change and delete the same rows as the backfill owes, until they are stopped.
+fn write_meanwhile(legacy: &Database) -> (Arc<AtomicBool>, tokio::task::JoinHandle<u32>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopped, legacy) = (Arc::clone(&stop), legacy.clone());
+    let writing = tokio::spawn(async move {
+        let mut round = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            round += 1;
+            let i = round % 300;
+            // Refused where the other statements left nothing to act on: that is as good a bystander.
+            for sql in [
+                format!(
+                    "UPDATE events SET kind = 'changed {round}' WHERE id BETWEEN {i} * 10 AND {i} * 10 + 3"
+                ),
+                format!("DELETE FROM events WHERE id = {i} * 7"),
+                format!("INSERT INTO events (id, kind) VALUES ({i} * 7, 'again {round}')"),
+                "INSERT INTO events (kind) VALUES ('new')".to_owned(),
+                format!("UPDATE products SET price = price + 1 WHERE id = 1000 + 5 * ({i} % 100)"),
+                format!(
+                    "UPDATE stock SET pieces = {round} WHERE shelf = 'ä' AND product = 1000 + 5 * ({i} % 100)"
+                ),
+                format!(
+                    "UPDATE customers SET deleted_at = now(), version = version + 1 WHERE mail LIKE 'c{i}@%'"
+                ),
+                format!("DELETE FROM shipment_lines WHERE shipment = {i}"),
+                format!("DELETE FROM payments WHERE invoice = {i}"),
+            ] {
+                legacy.try_execute(&sql).await.ok();
+            }
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        round * 9
+    });
+    (stop, writing)
+}
+
+async fn verify(world: &World, repair: bool) -> Value {
+    let admin = world.proxies[0].admin();
+    let body = json!({"repair": repair, "reason": "a look"});
+    let started = admin.post("/admin/verify", &body).await.unwrap().ok();
+    let path = format!("/admin/jobs/{}", started["id"].as_str().unwrap());
+    let mut ended = Value::Null;
+    eventually("the verify ends", LONG, async || {
+        let job = job(world, &path, 0).await;
+        let running = job["state"] == "running";
+        ended = job;
+        (!running).then_some(()).ok_or("it runs")
+    })
+    .await;
+    assert_eq!(ended["state"], "done", "{ended:#}");
+    ended["result"].take()
+}
+
+async fn job(world: &World, path: &str, proxy: usize) -> Value {
+    let answer = world.proxies[proxy].admin().get(path).await;
+    answer.expect("the proxy answers").ok()
+}
+
+fn rows(job: &Value) -> i64 {
+    job["rows"].as_i64().unwrap_or(0)
+}
