@@ -414,15 +414,13 @@ fn open_postgres(url: &str, options: &PoolOptions) -> Result<PgPool, Fault> {
         .options([
             ("statement_timeout", ms(options.statement_timeout).as_str()),
             ("lock_timeout", ms(options.lock_timeout).as_str()),
-            // No transaction of ours waits for anything but the database: one that rests belongs to a frozen
-            // process, and may hold the gate.
+            // One that rests belongs to a frozen process, and may hold the gate.
             ("idle_in_transaction_session_timeout", "2000"),
             ("timezone", "UTC"),
             ("datestyle", "ISO"),
             ("intervalstyle", "iso_8601"),
             ("default_transaction_isolation", "read committed"),
         ])
-        // Nobody reads it, and it costs every statement.
         .disable_statement_logging();
     Ok(PgPoolOptions::new()
         .max_connections(options.connections_max)
