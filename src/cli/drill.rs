@@ -103,7 +103,7 @@ fn lines(report: &Value, ended: bool) -> Vec<String> {
     told.into_iter().map(|event| line(event, report)).collect()
 }
 
-/// `  +2062 ms  the transition is committed: epoch 9, dual_write, by guard:unavailable`.
+/// `  +2062 ms  the transition is committed: epoch 9, dual_write, by unavailable`.
 fn line(event: &Value, report: &Value) -> String {
     let transition = &report["transition"];
     let told = match event["event"].as_str().unwrap_or_default() {
@@ -174,7 +174,7 @@ mod tests {
                 {"event": "decision", "ms": null},
                 {"event": "transition_committed", "ms": 2062},
             ],
-            "transition": {"epoch": 9, "to": "dual_write", "actor": "guard:unavailable"},
+            "transition": {"epoch": 9, "to": "dual_write", "actor": "unavailable"},
         })
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let ended = lines(&report(), true);
         assert_eq!(
             ended[2],
-            "    +2062 ms  the transition is committed: epoch 9, dual_write, by guard:unavailable"
+            "    +2062 ms  the transition is committed: epoch 9, dual_write, by unavailable"
         );
         assert_eq!(lines(&json!({}), true), [""; 0]);
     }

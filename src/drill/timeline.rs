@@ -145,8 +145,7 @@ fn notes(drill: &Drill, committed: Option<&Committed>, marks: &Marks) -> Vec<Str
     let mut notes = vec![];
     match outcome {
         Outcome::RolledBack => {
-            let by_trigger = format!("guard:{}", drill.trigger);
-            if let Some(other) = committed.filter(|one| one.actor != by_trigger) {
+            if let Some(other) = committed.filter(|one| one.actor != drill.trigger.as_str()) {
                 notes.push(format!(
                     "the rollback was made by {}, before {} fired",
                     other.actor, drill.trigger
@@ -220,11 +219,7 @@ mod tests {
 
     #[test]
     fn events_are_counted_from_the_fault_and_told_in_the_order_in_which_they_should_happen() {
-        let report = report(
-            Some(Outcome::RolledBack),
-            Some("guard:unavailable"),
-            &ALL_SEEN,
-        );
+        let report = report(Some(Outcome::RolledBack), Some("unavailable"), &ALL_SEEN);
         let told: Vec<_> = report
             .timeline
             .iter()
@@ -275,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_rollback_long_after_a_cancelled_drill_is_not_the_drills() {
-        let report = report(Some(Outcome::Cancelled), Some("guard:unavailable"), &[]);
+        let report = report(Some(Outcome::Cancelled), Some("unavailable"), &[]);
         assert_eq!(report.transition, None);
         assert!(report.timeline.iter().all(|event| event.at.is_none()));
     }

@@ -25,7 +25,7 @@ async fn a_drill_of_an_outage_brings_the_authority_back_and_costs_no_write() {
     let (status, said) = operator.operate(&drill("unavailable")).await;
     assert_eq!(status.code(), Some(0), "{said}");
     // Whichever trigger is first: a share of failed calls may be told sooner than an outage.
-    assert!(said.contains("by guard:"), "{said}");
+    assert!(said.contains("dual_write, by "), "{said}");
     for proxy in &world.proxies {
         let status = proxy.reaches("dual_write", SOON).await;
         assert_eq!(status["latched"], true, "{status}");

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{ALIAS, Params, filter, parse, quote, value};
 use crate::contract::Row;
-use crate::schema::{Column, Generated, Table};
+use crate::schema::{Column, Generated, Kind, Table};
 use crate::sql::Dialect;
 
 /// Rows of one insert that give the same columns.
@@ -113,7 +113,7 @@ pub(super) fn unchanged(table: &Table) -> String {
 }
 
 /// The source of an INSERT: rows as one JSON parameter; on PostgreSQL a row alone as its values, which the
-/// database reads faster.
+/// database reads faster. Arrays are left to its JSON functions, which refuse what they cannot take.
 pub(crate) fn record_source<'a>(
     params: &mut Params,
     table: &Table,
@@ -125,7 +125,9 @@ pub(crate) fn record_source<'a>(
     }
     let rows: Vec<&Row> = rows.into_iter().collect();
     match (params.dialect, rows.as_slice()) {
-        (Dialect::Postgres, [row]) => values(params, table, columns, row),
+        (Dialect::Postgres, [row]) if !has_arrays(table, columns) => {
+            values(params, table, columns, row)
+        }
         (Dialect::Postgres, _) => format!(
             "{} ORDER BY n",
             record_select(params, table, columns, rows, false)
@@ -151,6 +153,11 @@ pub(crate) fn record_source<'a>(
             )
         }
     }
+}
+
+fn has_arrays(table: &Table, columns: &[usize]) -> bool {
+    let mut kinds = columns.iter().map(|&index| &table.columns[index].kind);
+    kinds.any(|kind| matches!(kind, Kind::Array(_)))
 }
 
 fn values(params: &mut Params, table: &Table, columns: &[usize], row: &Row) -> String {
