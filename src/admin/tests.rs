@@ -47,8 +47,8 @@ impl Drop for Plane {
 async fn plane(named_tokens: bool) -> Plane {
     let folder = std::env::temp_dir().join(format!("cutover-admin-{}", Uuid::new_v4()));
     std::fs::create_dir_all(&folder).unwrap();
-    let url = format!("sqlite://{}", folder.join("legacy.db").display());
-    let db = Db::open(&url, &PoolOptions::default()).unwrap();
+    let db = format!("sqlite://{}", folder.join("legacy.db").display());
+    let db = Db::open(&db, &PoolOptions::default()).unwrap();
     db.batch("CREATE TABLE campaigns (id TEXT PRIMARY KEY, name TEXT)")
         .await
         .unwrap();
@@ -67,9 +67,8 @@ async fn plane(named_tokens: bool) -> Plane {
     tokio::spawn(async move { beating.0.run(beating.1).await });
     let storage_up = Arc::new(AtomicBool::new(true));
     let is_up = storage_up.clone();
-    let observer = Arc::new(Observer::new(Arc::new(
-        Metrics::new(["campaigns".to_owned()]).unwrap(),
-    )));
+    let metrics = Metrics::new(["campaigns".to_owned()]).unwrap();
+    let observer = Arc::new(Observer::new(Arc::new(metrics)));
     let jobs = Jobs::new(
         parts(&control, &legacy, &observer),
         crate::backfill::Throttle::default(),

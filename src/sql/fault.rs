@@ -137,6 +137,8 @@ fn from_database(error: &dyn DatabaseError) -> Fault {
         // query_canceled
         "57014" => return Fault::TimedOut,
         // cardinality_violation: one upsert names a key twice
+        // idle_in_transaction_session_timeout: the session was ended, and what it had not committed with it
+        "25P03" => return Fault::Unavailable(format!("SQLSTATE {code}")),
         "21000" => return Fault::Refused(Refusal::Unique("the same key twice".to_owned())),
         _ => {}
     }

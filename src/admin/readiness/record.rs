@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Asked, Blockers, Facts, TriggerFact};
 use crate::clock::micros;
 use crate::evidence::Tally;
-use crate::guard::{Standing, Verdict};
+use crate::guard::{Action, Standing, Verdict};
 use crate::stage::Stage;
 
 /// Fewer calls than this say nothing about how long callers wait now.
@@ -14,7 +14,10 @@ const PRESENT_SAMPLES_MIN: usize = 20;
 impl TriggerFact {
     /// Of those that are watched in this stage.
     pub(in crate::admin) fn all(verdicts: &[Verdict]) -> Vec<Self> {
-        let watched = |verdict: &&Verdict| verdict.standing != Standing::Off;
+        // A trigger that only observes is not relied upon, so it holds nothing back.
+        let watched = |verdict: &&Verdict| {
+            verdict.standing != Standing::Off && verdict.action != Action::Observe
+        };
         let fact = |verdict: &Verdict| Self {
             trigger: verdict.trigger.to_string(),
             blind: verdict.standing == Standing::Blind,
