@@ -20,7 +20,7 @@ mod stats;
 mod stripes;
 
 pub use claim::{Claim, ClaimOptions, ClaimedIntent, claim, claim_intents, claim_parked};
-pub use ddl::{install, install_sql};
+pub use ddl::COMPONENT;
 pub use entry::{Claimed, Direction, Parked};
 pub use gate::{GATE_LOCK, gate};
 pub use give_back::{Beside, GiveBack, give_back, is_given_back, open_beside};
