@@ -12,7 +12,7 @@ pub const COMPONENT: Component = Component {
     }],
 };
 
-const POSTGRES: &[&str] = &[r#"CREATE TABLE cutover.divergences (
+const POSTGRES: &[&str] = &[r#"CREATE TABLE IF NOT EXISTS cutover.divergences (
       id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
       tbl text NOT NULL,
       kind text NOT NULL,
@@ -26,7 +26,7 @@ const POSTGRES: &[&str] = &[r#"CREATE TABLE cutover.divergences (
       UNIQUE (tbl, kind, key)
     )"#];
 
-const SQLITE: &[&str] = &["CREATE TABLE cutover_divergences (
+const SQLITE: &[&str] = &["CREATE TABLE IF NOT EXISTS cutover_divergences (
       id INTEGER PRIMARY KEY AUTOINCREMENT,
       tbl TEXT NOT NULL,
       kind TEXT NOT NULL,

@@ -13,7 +13,7 @@ pub const COMPONENT: Component = Component {
 };
 
 const TABLES: &[&str] = &[
-    "CREATE TABLE cutover.drills (
+    "CREATE TABLE IF NOT EXISTS cutover.drills (
       id bigint PRIMARY KEY,
       provokes text NOT NULL,
       epoch bigint NOT NULL,
@@ -24,7 +24,7 @@ const TABLES: &[&str] = &[
       ended_us bigint,
       outcome text
     )",
-    "CREATE TABLE cutover.drill_marks (
+    "CREATE TABLE IF NOT EXISTS cutover.drill_marks (
       drill bigint NOT NULL,
       moment text NOT NULL,
       replica text NOT NULL,

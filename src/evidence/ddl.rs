@@ -13,7 +13,7 @@ pub const COMPONENT: Component = Component {
 };
 
 const TABLES: &[&str] = &[
-    "CREATE TABLE cutover.verified (
+    "CREATE TABLE IF NOT EXISTS cutover.verified (
       backend text PRIMARY KEY,
       at_us bigint NOT NULL,
       clean boolean NOT NULL,
@@ -22,19 +22,19 @@ const TABLES: &[&str] = &[
       actor text NOT NULL,
       details text NOT NULL
     )",
-    "CREATE TABLE cutover.bypassed (
+    "CREATE TABLE IF NOT EXISTS cutover.bypassed (
       tbl text PRIMARY KEY,
       written bigint NOT NULL,
       last_us bigint NOT NULL
     )",
-    "CREATE TABLE cutover.baseline (
+    "CREATE TABLE IF NOT EXISTS cutover.baseline (
       kind text PRIMARY KEY,
       samples bigint NOT NULL,
       p50_us bigint NOT NULL,
       p95_us bigint NOT NULL,
       at_us bigint NOT NULL
     )",
-    "CREATE TABLE cutover.compared (
+    "CREATE TABLE IF NOT EXISTS cutover.compared (
       tbl text NOT NULL,
       op text NOT NULL,
       epoch bigint NOT NULL,

@@ -16,7 +16,7 @@ pub const COMPONENT: Component = Component {
 };
 
 const POSTGRES: &[&str] = &[
-    r#"CREATE TABLE cutover.journal (
+    r#"CREATE TABLE IF NOT EXISTS cutover.journal (
       seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
       generation bigint NOT NULL,
       direction text NOT NULL CHECK (direction IN ('storage', 'legacy')),
@@ -34,8 +34,8 @@ const POSTGRES: &[&str] = &[
       not_before_us bigint NOT NULL DEFAULT 0,
       parked text
     ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0)"#,
-    "CREATE INDEX journal_key ON cutover.journal (tbl, key, seq)",
-    "CREATE TABLE cutover.operations (
+    "CREATE INDEX IF NOT EXISTS journal_key ON cutover.journal (tbl, key, seq)",
+    "CREATE TABLE IF NOT EXISTS cutover.operations (
       op_id uuid PRIMARY KEY,
       digest text NOT NULL,
       state text NOT NULL CHECK (state IN ('open', 'done', 'converted', 'not_applied', 'unknown', 'refused')),
@@ -44,11 +44,11 @@ const POSTGRES: &[&str] = &[
       created_us bigint NOT NULL,
       settled_us bigint
     )",
-    "CREATE INDEX operations_settled ON cutover.operations USING brin (settled_us)",
+    "CREATE INDEX IF NOT EXISTS operations_settled ON cutover.operations USING brin (settled_us)",
 ];
 
 const SQLITE: &[&str] = &[
-    "CREATE TABLE cutover_journal (
+    "CREATE TABLE IF NOT EXISTS cutover_journal (
       seq INTEGER PRIMARY KEY AUTOINCREMENT,
       generation INTEGER NOT NULL,
       direction TEXT NOT NULL CHECK (direction IN ('storage', 'legacy')),
@@ -66,8 +66,8 @@ const SQLITE: &[&str] = &[
       not_before_us INTEGER NOT NULL DEFAULT 0,
       parked TEXT
     )",
-    "CREATE INDEX cutover_journal_key ON cutover_journal (tbl, key, seq)",
-    "CREATE TABLE cutover_operations (
+    "CREATE INDEX IF NOT EXISTS cutover_journal_key ON cutover_journal (tbl, key, seq)",
+    "CREATE TABLE IF NOT EXISTS cutover_operations (
       op_id TEXT PRIMARY KEY,
       digest TEXT NOT NULL,
       state TEXT NOT NULL CHECK (state IN ('open', 'done', 'converted', 'not_applied', 'unknown', 'refused')),
@@ -76,7 +76,7 @@ const SQLITE: &[&str] = &[
       created_us INTEGER NOT NULL,
       settled_us INTEGER
     ) WITHOUT ROWID",
-    "CREATE TABLE cutover_ctx (
+    "CREATE TABLE IF NOT EXISTS cutover_ctx (
       epoch INTEGER NOT NULL,
       op_id TEXT,
       role TEXT NOT NULL
