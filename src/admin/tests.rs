@@ -160,6 +160,7 @@ fn spec() -> TableSpec {
         version: None,
         ignore: vec![],
         filled_by_storage: vec![],
+        null_documents: vec![],
         show_values: false,
         hash_keys: false,
     }

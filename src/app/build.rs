@@ -314,6 +314,7 @@ pub(super) fn table_specs(config: &Config) -> Vec<TableSpec> {
             version: table.version.clone(),
             ignore: table.ignore.clone(),
             filled_by_storage: table.filled_by_storage.clone(),
+            null_documents: table.null_documents.clone(),
             show_values: table.show_values,
             hash_keys: table.hash_keys,
         })

@@ -284,6 +284,9 @@ pub struct TablePolicy {
     /// Columns that storage may fill in by itself.
     #[serde(default)]
     pub filled_by_storage: Vec<String>,
+    /// Columns of JSON whose `null` document counts as SQL NULL.
+    #[serde(default)]
+    pub null_documents: Vec<String>,
     /// Whether divergence samples may hold values.
     #[serde(default)]
     pub show_values: bool,

@@ -90,6 +90,8 @@ pub struct Policy {
     pub ignore: Vec<usize>,
     /// Columns that storage may fill in by itself.
     pub filled_by_storage: Vec<usize>,
+    /// Columns of JSON whose `null` document counts as SQL NULL, which is how the contract spells both.
+    pub null_documents: Vec<usize>,
     /// Whether divergence samples may hold values.
     pub show_values: bool,
     /// Whether divergence samples hold hashes instead of keys.

@@ -239,6 +239,33 @@ async fn what_json_does_not_carry_is_quarantined_and_never_altered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_null_document_arrives_as_sql_null_where_the_config_says_that_it_is_one() {
+    let world = World::build(WorldOptions {
+        ddl: "CREATE TABLE odd (id INT PRIMARY KEY, doc JSONB, other JSONB);".to_owned(),
+        tables: "[[tables]]\nname = \"odd\"\nnull_documents = [\"doc\"]\n".to_owned(),
+        ..WorldOptions::default()
+    })
+    .await;
+    world.advance_to("dual_write").await;
+    let rows =
+        "INSERT INTO odd VALUES (1, 'null', '{}'), (2, '{\"a\": null}', NULL), (3, NULL, 'null')";
+    world.legacy.execute(rows).await;
+    eventually("all is paid or quarantined", SOON, async || {
+        let open = "SELECT key FROM cutover.journal WHERE parked IS NULL";
+        let stuck = world.legacy.texts(open).await;
+        stuck.is_empty().then_some(()).ok_or(stuck.join(" "))
+    })
+    .await;
+    let quarantined = "SELECT key FROM cutover.journal WHERE parked = 'quarantined'";
+    assert_eq!(world.legacy.texts(quarantined).await, ["[3]"]);
+    let arrived = "SELECT o::text FROM odd o ORDER BY id";
+    assert_eq!(
+        world.storage_database.texts(arrived).await,
+        ["(1,,{})", "(2,\"{\"\"a\"\": null}\",)"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_statement_over_many_rows_and_one_that_is_rolled_back() {
     let world = world_of(RELATED, &["parents", "children"]).await;
     world

@@ -9,16 +9,26 @@ use serde_json::{Value, json};
 use crate::fixture::{Database, World, WorldOptions, eventually, shop};
 
 const LONG: Duration = Duration::from_secs(180);
+/// Orders in the shop, and ten events for each, unless `CUTOVER_TEST_ORDERS` says how many.
 const ORDERS: u32 = 400;
+/// As many take [`LONG`] at most.
+const ORDERS_IN_LONG: u32 = 10_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_three_times() {
+    let orders = std::env::var("CUTOVER_TEST_ORDERS");
+    let orders = orders.map_or(ORDERS, |orders| orders.parse().unwrap());
+    let long = LONG * orders.div_ceil(ORDERS_IN_LONG);
+    // Few rows are moved slowly, so that a replica can be killed on the way.
+    let slowly = "[backfill]\nwindow = 500\nrate = 2000\n[applier]\nbatch = 20\nconcurrency = 2\n";
     let mut world = World::build(WorldOptions {
         replicas: 2,
-        ddl: format!("{}\n{}", shop::DDL, shop::rows(ORDERS)),
+        ddl: format!("{}\n{}", shop::DDL, shop::rows(orders)),
         tables: shop::config(),
-        config: "[backfill]\nwindow = 500\nrate = 2000\n[applier]\nbatch = 20\nconcurrency = 2\n"
-            .to_owned(),
+        config: match orders {
+            ORDERS => slowly.to_owned(),
+            _ => String::new(),
+        },
         ..WorldOptions::default()
     })
     .await;
@@ -31,7 +41,7 @@ async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_thre
     let path = format!("/admin/jobs/{}", id.as_str().unwrap());
     for round in 1..=3 {
         let beyond = rows(&job(&world, &path, 0).await);
-        eventually("the backfill goes on", LONG, async || {
+        eventually("the backfill goes on", long, async || {
             let job = job(&world, &path, 0).await;
             let on = rows(&job) > beyond + 100 || job["state"] == "done";
             on.then_some(()).ok_or(job)
@@ -41,7 +51,7 @@ async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_thre
         world.proxies[round % 2].process.kill();
         world.proxies[round % 2].restart().await;
     }
-    eventually("the backfill is done", LONG, async || {
+    eventually("the backfill is done", long, async || {
         let job = job(&world, &path, 1).await;
         (job["state"] == "done").then_some(()).ok_or(job)
     })
@@ -50,9 +60,9 @@ async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_thre
     let writes = writing.await.unwrap();
     assert!(writes > 100, "{writes} writes meanwhile");
     for table in shop::TABLES {
-        world.settles(table, LONG).await;
+        world.settles(table, long).await;
     }
-    let report = verify(&world, false).await;
+    let report = verify(&world, false, long).await;
     assert_eq!(report["clean"], true, "{report:#}");
     assert_eq!(report["recorded"], true, "{report:#}");
 
@@ -63,7 +73,7 @@ async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_thre
     world.proxies[0].query(staff).await.ok();
     let past_the_proxy = "INSERT INTO events (kind) VALUES ('past the proxy')";
     world.legacy.execute(past_the_proxy).await;
-    world.settles("events", LONG).await;
+    world.settles("events", long).await;
 }
 
 /// Bystanders that insert, change and delete the same rows as the backfill owes, until they are stopped.
@@ -102,13 +112,13 @@ fn write_meanwhile(legacy: &Database) -> (Arc<AtomicBool>, tokio::task::JoinHand
     (stop, writing)
 }
 
-async fn verify(world: &World, repair: bool) -> Value {
+async fn verify(world: &World, repair: bool, long: Duration) -> Value {
     let admin = world.proxies[0].admin();
     let body = json!({"repair": repair, "reason": "a look"});
     let started = admin.post("/admin/verify", &body).await.unwrap().ok();
     let path = format!("/admin/jobs/{}", started["id"].as_str().unwrap());
     let mut ended = Value::Null;
-    eventually("the verify ends", LONG, async || {
+    eventually("the verify ends", long, async || {
         let job = job(world, &path, 0).await;
         let running = job["state"] == "running";
         ended = job;

@@ -10,7 +10,7 @@ mod sqlite;
 use std::sync::Arc;
 
 use super::{Db, Fault};
-use crate::schema::{Column, Policy, Reference, Schema, Table};
+use crate::schema::{Column, Kind, Policy, Reference, Schema, Table};
 
 /// A table that the config names.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -25,6 +25,8 @@ pub struct TableSpec {
     pub ignore: Vec<String>,
     /// Columns that storage may fill in by itself.
     pub filled_by_storage: Vec<String>,
+    /// Columns of JSON whose `null` document counts as SQL NULL.
+    pub null_documents: Vec<String>,
     /// Whether divergence samples may hold values.
     pub show_values: bool,
     /// Whether divergence samples hold hashes instead of keys.
@@ -43,6 +45,16 @@ pub enum IntrospectError {
     /// The config names a column that is not there.
     #[error("table {table} has no column {column}")]
     ColumnMissing {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// What `null_documents` names must be able to hold SQL NULL instead.
+    #[error(
+        "table {table}: null_documents names {column}, which is no nullable json or jsonb column"
+    )]
+    NoNullDocument {
         /// The table.
         table: String,
         /// The column.
@@ -118,11 +130,21 @@ fn policy(spec: &TableSpec, found: &Found) -> Result<Policy, IntrospectError> {
         })
     };
     let indexes = |names: &[String]| names.iter().map(index).collect::<Result<Vec<_>, _>>();
+    let null_documents = indexes(&spec.null_documents)?;
+    for column in null_documents.iter().map(|&index| &found.columns[index]) {
+        if !column.nullable || !matches!(column.kind, Kind::Json(_)) {
+            return Err(IntrospectError::NoNullDocument {
+                table: found.name.clone(),
+                column: column.name.clone(),
+            });
+        }
+    }
     Ok(Policy {
         soft_delete: spec.soft_delete.as_ref().map(index).transpose()?,
         version: spec.version.as_ref().map(index).transpose()?,
         ignore: indexes(&spec.ignore)?,
         filled_by_storage: indexes(&spec.filled_by_storage)?,
+        null_documents,
         show_values: spec.show_values,
         hash_keys: spec.hash_keys,
     })

@@ -2,7 +2,8 @@
 //!
 //! A `json` document that is JSON's own `null` reads like SQL NULL, and PostgreSQL's arrays know more than
 //! JSON's: where their subscripts begin, and whether an array inside is an element or a dimension. Such a row
-//! must not be copied as if nothing were lost.
+//! must not be copied as if nothing were lost, unless the table's config says that nothing is
+//! (`null_documents`).
 
 use super::{column, literal};
 use crate::schema::{Kind, Table};
@@ -12,6 +13,7 @@ use crate::sql::Dialect;
 /// empty text when all would.
 pub(super) fn unfaithful_expr(dialect: Dialect, table: &Table, qualifier: &str) -> String {
     let tests: Vec<String> = (0..table.columns.len())
+        .filter(|index| !table.policy.null_documents.contains(index))
         .filter_map(|index| {
             let value = column(table, index, qualifier);
             let test = match dialect {
