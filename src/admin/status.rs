@@ -16,6 +16,7 @@ use crate::backfill::{self, RunState};
 use crate::clock::unix_us;
 use crate::contract::Epoch;
 use crate::control::{self, Maintenance, Replica, RollbackSafety, Snapshot, rollback_safety};
+use crate::drill::Current;
 use crate::observe::CallKind;
 use crate::sql::{Db, Fault};
 use crate::stage::{Backend, Stage};
@@ -48,6 +49,8 @@ struct Status {
     /// Rows written past the proxy since the installation; nothing when the database did not answer.
     bypass_writes: Option<i64>,
     flag_file: FlagFileView,
+    /// The drill under way, or the one whose rollback holds the latch.
+    drill: Option<Current>,
     /// The expected outages under way.
     maintenance: Vec<MaintenanceView>,
     replicas: Vec<ReplicaView>,
@@ -87,6 +90,7 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>) -> Answer {
             tables.map(|table| table.rows).sum()
         }),
         flag_file: FlagFileView::new(&state.flag.borrow(), snapshot.stage),
+        drill: state.drills.current().map(Arc::unwrap_or_clone),
         maintenance: MaintenanceView::all(&state.control),
         replicas: asked
             .into_iter()
