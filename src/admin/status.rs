@@ -17,7 +17,6 @@ use crate::clock::unix_us;
 use crate::contract::Epoch;
 use crate::control::{self, Maintenance, Replica, RollbackSafety, Snapshot, rollback_safety};
 use crate::drill::Current;
-use crate::observe::CallKind;
 use crate::sql::{Db, Fault};
 use crate::stage::{Backend, Stage};
 use crate::{divergence, evidence, journal};
@@ -164,7 +163,6 @@ pub(super) fn readiness(
         clock_skew_max: state.control.options().clock_skew_max,
         settings: &state.readiness.load(),
         now_us: unix_us(),
-        callers: CallKind::ALL.map(|kind| (kind, state.observer.caller_latency(kind))),
         backfill_under_way: asked.is_some_and(|asked| asked.backfill_under_way),
         maintenance: state
             .control

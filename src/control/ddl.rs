@@ -31,9 +31,10 @@ pub struct Migration {
 }
 
 /// The control state's own steps, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    portable: &[
-        "CREATE TABLE cutover.state (
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        portable: &[
+            "CREATE TABLE cutover.state (
             id bigint PRIMARY KEY CHECK (id = 1),
             epoch bigint NOT NULL,
             stage text NOT NULL,
@@ -53,7 +54,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             storage_stale boolean NOT NULL,
             deadline_last_us bigint NOT NULL,
             lineage text NOT NULL)",
-        "CREATE TABLE cutover.transitions (
+            "CREATE TABLE cutover.transitions (
             epoch bigint PRIMARY KEY,
             at_us bigint NOT NULL,
             request_id text NOT NULL,
@@ -69,8 +70,8 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             evidence text NOT NULL,
             previous_hash text NOT NULL,
             hash text NOT NULL)",
-        "CREATE UNIQUE INDEX cutover_transitions_request ON cutover.transitions (request_id)",
-        "CREATE TABLE cutover.actions (
+            "CREATE UNIQUE INDEX cutover_transitions_request ON cutover.transitions (request_id)",
+            "CREATE TABLE cutover.actions (
             id bigint PRIMARY KEY,
             at_us bigint NOT NULL,
             actor text NOT NULL,
@@ -79,7 +80,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             details text NOT NULL,
             previous_hash text NOT NULL,
             hash text NOT NULL)",
-        "CREATE TABLE cutover.replicas (
+            "CREATE TABLE cutover.replicas (
             id text PRIMARY KEY,
             version text NOT NULL,
             config_digest text NOT NULL,
@@ -88,22 +89,22 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
             lease_until_us bigint NOT NULL,
             dirty boolean NOT NULL,
             votes text NOT NULL DEFAULT '')",
-        "CREATE TABLE cutover.flag_requests (
+            "CREATE TABLE cutover.flag_requests (
             digest text PRIMARY KEY,
             at_us bigint NOT NULL,
             epoch bigint NOT NULL,
             result text NOT NULL)",
-        "CREATE TABLE cutover.maintenance (
+            "CREATE TABLE cutover.maintenance (
             backend text PRIMARY KEY,
             since_us bigint NOT NULL,
             until_us bigint NOT NULL,
             actor text NOT NULL,
             reason text NOT NULL)",
-    ],
-    postgres: &[
-        // Which history this is: the cluster and its timeline. Where a managed service withholds either
-        // function, the epoch alone must show a lost history.
-        "CREATE FUNCTION cutover.lineage_v1() RETURNS text LANGUAGE plpgsql VOLATILE
+        ],
+        postgres: &[
+            // Which history this is: the cluster and its timeline. Where a managed service withholds either
+            // function, the epoch alone must show a lost history.
+            "CREATE FUNCTION cutover.lineage_v1() RETURNS text LANGUAGE plpgsql VOLATILE
             SET search_path = pg_catalog, pg_temp AS $$
         BEGIN
             RETURN (SELECT system_identifier::text FROM pg_control_system())
@@ -111,9 +112,16 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
         EXCEPTION WHEN insufficient_privilege THEN
             RETURN 'withheld';
         END $$",
-    ],
-    sqlite: &[],
-}];
+        ],
+        sqlite: &[],
+    },
+    Migration {
+        // What the callers of each replica waited lately.
+        portable: &["ALTER TABLE cutover.replicas ADD COLUMN callers text NOT NULL DEFAULT ''"],
+        postgres: &[],
+        sqlite: &[],
+    },
+];
 
 /// Creates what is missing of the control state: `off`, epoch 1, with its audit record. Safe to repeat and to race.
 ///
