@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cutover::app;
-use cutover::cli::{Cli, Command, Failure, RollbackArgs, SchemaArgs, ServeArgs, StorageArgs};
+use cutover::cli::{
+    Cli, Command, Failure, GateWaits, RollbackArgs, SchemaArgs, ServeArgs, StorageArgs,
+};
 use cutover::config::{Config, ConfigError};
 use cutover::telemetry::{self, LogFormat};
 
@@ -70,9 +72,11 @@ async fn schema(args: SchemaArgs) -> Result<(), Failure> {
 
 async fn rollback(args: RollbackArgs) -> Result<(), Failure> {
     let url = args.database.unwrap_or_default();
-    let (stage, epoch) = app::rollback_in_database(&url, args.to, &args.reason)
-        .await
-        .map_err(|error| refused(&error))?;
+    let mut waits = GateWaits::default();
+    let (stage, epoch) =
+        app::rollback_in_database(&url, args.to, &args.reason, |holders| waits.tell(holders))
+            .await
+            .map_err(|error| refused(&error))?;
     println!("{stage} (epoch {epoch})");
     Ok(())
 }

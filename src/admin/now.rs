@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::clock::rfc3339;
 use crate::contract::Epoch;
-use crate::control::{Phase, Snapshot};
+use crate::control::{GateHolder, Phase, Snapshot};
 use crate::journal::Owed;
 use crate::observe::{Recent, Summary};
 use crate::stage::{Backend, Stage};
@@ -26,6 +26,8 @@ pub(super) struct Now {
     reason: String,
     actor: String,
     latched: bool,
+    /// Who holds the gate that a change on this replica waits for.
+    gate_held_by: Vec<GateHolder>,
     pinned: bool,
     legacy_stale: bool,
     storage_stale: bool,
@@ -103,6 +105,7 @@ impl Now {
             reason: snapshot.reason.clone(),
             actor: snapshot.actor.clone(),
             latched: snapshot.latched,
+            gate_held_by: state.control.gate_held_by().to_vec(),
             pinned: snapshot.pinned,
             legacy_stale: snapshot.legacy_stale,
             storage_stale: snapshot.storage_stale,

@@ -16,7 +16,7 @@ use crate::backfill::{self, RunState};
 use crate::clock::unix_us;
 use crate::contract::Epoch;
 use crate::control::{self, Maintenance, Replica, RollbackSafety, Snapshot, rollback_safety};
-use crate::observe::CallKind;
+use crate::drill::Current;
 use crate::sql::{Db, Fault};
 use crate::stage::{Backend, Stage};
 use crate::{divergence, evidence, journal};
@@ -48,6 +48,8 @@ struct Status {
     /// Rows written past the proxy since the installation; nothing when the database did not answer.
     bypass_writes: Option<i64>,
     flag_file: FlagFileView,
+    /// The drill under way, or the one whose rollback holds the latch.
+    drill: Option<Current>,
     /// The expected outages under way.
     maintenance: Vec<MaintenanceView>,
     replicas: Vec<ReplicaView>,
@@ -87,6 +89,7 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>) -> Answer {
             tables.map(|table| table.rows).sum()
         }),
         flag_file: FlagFileView::new(&state.flag.borrow(), snapshot.stage),
+        drill: state.drills.current().map(Arc::unwrap_or_clone),
         maintenance: MaintenanceView::all(&state.control),
         replicas: asked
             .into_iter()
@@ -160,7 +163,6 @@ pub(super) fn readiness(
         clock_skew_max: state.control.options().clock_skew_max,
         settings: &state.readiness.load(),
         now_us: unix_us(),
-        callers: CallKind::ALL.map(|kind| (kind, state.observer.caller_latency(kind))),
         backfill_under_way: asked.is_some_and(|asked| asked.backfill_under_way),
         maintenance: state
             .control

@@ -10,7 +10,7 @@ use super::Engine;
 use crate::config::Hot;
 use crate::contract::Epoch;
 use crate::control::{self, Control};
-use crate::evidence::{self, Baseline};
+use crate::evidence::{self, Baseline, CallersLately};
 use crate::legacy::Legacy;
 use crate::observe::{CallKind, Observer};
 use crate::sql::Fault;
@@ -56,11 +56,25 @@ impl Witness {
     }
 
     async fn testify_once(&self) -> Result<(), Fault> {
+        self.tell_of_callers();
         let snapshot = self.control.snapshot();
         if snapshot.stage == Stage::Off {
             self.baseline().await?;
         }
         self.comparisons(snapshot.epoch).await
+    }
+
+    /// What callers waited lately, for the readiness that any replica may be asked for.
+    fn tell_of_callers(&self) {
+        let lately = CallKind::ALL.map(|kind| {
+            let since = self.observer.caller_latency(kind).since;
+            CallersLately {
+                kind: kind.as_str().to_owned(),
+                samples: i64::try_from(since.samples).unwrap_or(i64::MAX),
+                p95_us: (since.p95_ms * 1000.0) as i64,
+            }
+        });
+        self.control.tell_of_callers(CallersLately::tell(&lately));
     }
 
     /// Callers' latency while legacy is alone, once it rests on enough calls.

@@ -1,12 +1,15 @@
 //! Commands that work on the legacy database itself, with no proxy in between.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::AppError;
 use super::build::{COMPONENTS, pool_options, table_specs};
 use crate::config::Config;
 use crate::contract::Epoch;
-use crate::control::{Control, ControlOptions, TransitionKind, TransitionRequest};
+use crate::control::{Control, ControlOptions, GateHolder, TransitionKind, TransitionRequest};
 use crate::legacy::capture_script;
 use crate::sql::{Component, Db, Dialect, INSTALL_LOCK, PoolOptions, ground_script, introspect};
 use crate::stage::Stage;
@@ -32,7 +35,11 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA cutover TO cutover_proxy;
 -- GRANT SET ON PARAMETER session_replication_role TO cutover_proxy;
 ";
 
-/// Gives the authority back to legacy in the database itself, for the day when no proxy answers.
+/// How often it is looked who holds the gate.
+const TELL_EVERY: Duration = Duration::from_millis(500);
+
+/// Gives the authority back to legacy in the database itself, for the day when no proxy answers. Meanwhile
+/// `tell` hears who holds the gate.
 ///
 /// # Errors
 /// When the database cannot be reached, or the rollback would lose writes.
@@ -40,6 +47,7 @@ pub async fn rollback_in_database(
     url: &str,
     to: Option<Stage>,
     reason: &str,
+    tell: impl FnMut(&[GateHolder]),
 ) -> Result<(Stage, Epoch), AppError> {
     let db = Db::open(url, &PoolOptions::default())?;
     let options = ControlOptions {
@@ -59,9 +67,20 @@ pub async fn rollback_in_database(
         dry_run: false,
         evidence: json!({ "from": from }),
     };
-    match control.transition(request).await {
+    let moved = tokio::select! {
+        moved = control.transition(request) => moved,
+        never = tell_for_ever(&control, tell) => match never {},
+    };
+    match moved {
         Ok(done) => Ok((done.to, done.epoch)),
         Err(error) => Err(AppError::Refused(error.to_string())),
+    }
+}
+
+async fn tell_for_ever(control: &Control, mut tell: impl FnMut(&[GateHolder])) -> Infallible {
+    loop {
+        tokio::time::sleep(TELL_EVERY).await;
+        tell(&control.gate_held_by());
     }
 }
 

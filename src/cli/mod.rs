@@ -31,7 +31,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use client::{AdminClient, ClientError};
 pub use failure::Failure;
-pub use rollback::RollbackArgs;
+pub use rollback::{GateWaits, RollbackArgs};
 pub use schema::SchemaArgs;
 pub use serve::ServeArgs;
 pub use storage::StorageArgs;

@@ -84,6 +84,11 @@ pub(super) fn shown(value: Option<&Value>) -> String {
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
     };
+    plain(&text)
+}
+
+/// Text that does not steer a terminal.
+pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 

@@ -70,6 +70,7 @@ fn page(status: &Value) -> String {
             &paint("yes: nothing advances until `cutover rearm`", Mood::Bad),
         );
     }
+    drill(&mut page, status);
     expected_outages(&mut page, status);
     let safe = if is("/rollback/safe") {
         let to = at("/rollback/to");
@@ -154,6 +155,25 @@ fn on_record(page: &mut Page, status: &Value) {
         let (asks, result) = (at("/flag_file/asks"), at("/flag_file/result"));
         page.line("flag file", &format!("asks for {asks} ({result})"));
     }
+}
+
+/// Whoever was paged by a drill should see at once that it is one.
+fn drill(page: &mut Page, status: &Value) {
+    let Some(drill) = status.get("drill").filter(|drill| drill.is_object()) else {
+        return;
+    };
+    let part = |name: &str| shown(drill.get(name));
+    let stands = match drill["outcome"].is_null() {
+        true => format!("under way, until {} at most", part("until")),
+        false => format!("over ({}); its latch holds", part("outcome")),
+    };
+    let told = format!(
+        "{} provoked by {}: {}; {stands}",
+        part("trigger"),
+        part("actor"),
+        part("reason")
+    );
+    page.line("drill", &paint(&told, Mood::Bad));
 }
 
 /// A line per outage that is expected.
@@ -285,5 +305,23 @@ mod tests {
         assert!(page.contains("owed: 3 entries are owed"), "{page}");
         assert!(page.contains("live (not ready)"), "{page}");
         assert!(page.contains("rearm"), "{page}");
+        assert!(!page.contains("drill"), "{page}");
+    }
+
+    #[test]
+    fn a_page_says_that_it_is_a_drill() {
+        let mut status = json!({"drill": {
+            "trigger": "unavailable", "actor": "ada", "reason": "before the weekend",
+            "until": "noon", "outcome": null,
+        }});
+        let under_way = page(&status);
+        let told = "unavailable provoked by ada: before the weekend; under way, until noon at most";
+        assert!(under_way.contains(told), "{under_way}");
+        status["drill"]["outcome"] = json!("rolled_back");
+        let over = page(&status);
+        assert!(
+            over.contains("over (rolled_back); its latch holds"),
+            "{over}"
+        );
     }
 }

@@ -14,6 +14,7 @@ use crate::sql::{Db, Fault};
 use super::audit::{self, ActionRecord, TransitionRecord};
 use super::chain::{self, ChainReport};
 use super::ddl;
+use super::holder::GateHolder;
 use super::maintenance::Maintenance;
 use super::options::ControlOptions;
 use super::recovery::Seen;
@@ -52,8 +53,12 @@ pub(super) struct Inner {
     pub(super) debt_dropped: AtomicBool,
     /// The triggers of the guard that fired here, as the other replicas are told.
     pub(super) votes: ArcSwap<String>,
+    /// What callers waited here lately, likewise.
+    pub(super) callers: ArcSwap<String>,
     /// The expected outages, as they were last read.
     pub(super) maintenance: ArcSwap<Vec<Maintenance>>,
+    /// Who holds the gate that a change of this replica waits for; nobody while none waits.
+    pub(super) gate_held_by: ArcSwap<Vec<GateHolder>>,
     /// How long writers were held up by each transition this replica made, until somebody asks.
     pub(super) pauses: std::sync::Mutex<Vec<Duration>>,
 }
@@ -120,7 +125,9 @@ impl Control {
                 debts: AtomicU64::new(0),
                 debt_dropped: AtomicBool::new(false),
                 votes: ArcSwap::default(),
+                callers: ArcSwap::default(),
                 maintenance: ArcSwap::default(),
+                gate_held_by: ArcSwap::default(),
                 pauses: std::sync::Mutex::default(),
             }),
         };
@@ -153,6 +160,12 @@ impl Control {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.inner.news.subscribe()
+    }
+
+    /// Who holds the gate that a change of this replica waits for right now.
+    #[must_use]
+    pub fn gate_held_by(&self) -> Arc<Vec<GateHolder>> {
+        self.inner.gate_held_by.load_full()
     }
 
     /// The pauses of the transitions that this replica made since the last time it was asked.
@@ -201,6 +214,11 @@ impl Control {
         }
         self.inner.votes.store(Arc::new(votes));
         self.refresh().await
+    }
+
+    /// What the other replicas are told of this one's callers, with the next heartbeat.
+    pub fn tell_of_callers(&self, callers: String) {
+        self.inner.callers.store(Arc::new(callers));
     }
 
     /// What is owed, by direction, in the current generation.

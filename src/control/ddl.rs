@@ -13,9 +13,10 @@ pub const VERSION: i64 = 1;
 pub use crate::journal::GATE_LOCK;
 
 /// The control state's own tables.
-const TABLES: &[Step] = &[Step {
-    portable: &[
-        "CREATE TABLE cutover.state (
+const TABLES: &[Step] = &[
+    Step {
+        portable: &[
+            "CREATE TABLE cutover.state (
             id bigint PRIMARY KEY CHECK (id = 1),
             epoch bigint NOT NULL,
             stage text NOT NULL,
@@ -35,7 +36,7 @@ const TABLES: &[Step] = &[Step {
             storage_stale boolean NOT NULL,
             deadline_last_us bigint NOT NULL,
             lineage text NOT NULL)",
-        "CREATE TABLE cutover.transitions (
+            "CREATE TABLE cutover.transitions (
             epoch bigint PRIMARY KEY,
             at_us bigint NOT NULL,
             request_id text NOT NULL,
@@ -51,8 +52,8 @@ const TABLES: &[Step] = &[Step {
             evidence text NOT NULL,
             previous_hash text NOT NULL,
             hash text NOT NULL)",
-        "CREATE UNIQUE INDEX cutover_transitions_request ON cutover.transitions (request_id)",
-        "CREATE TABLE cutover.actions (
+            "CREATE UNIQUE INDEX cutover_transitions_request ON cutover.transitions (request_id)",
+            "CREATE TABLE cutover.actions (
             id bigint PRIMARY KEY,
             at_us bigint NOT NULL,
             actor text NOT NULL,
@@ -61,7 +62,7 @@ const TABLES: &[Step] = &[Step {
             details text NOT NULL,
             previous_hash text NOT NULL,
             hash text NOT NULL)",
-        "CREATE TABLE cutover.replicas (
+            "CREATE TABLE cutover.replicas (
             id text PRIMARY KEY,
             version text NOT NULL,
             config_digest text NOT NULL,
@@ -70,22 +71,22 @@ const TABLES: &[Step] = &[Step {
             lease_until_us bigint NOT NULL,
             dirty boolean NOT NULL,
             votes text NOT NULL DEFAULT '')",
-        "CREATE TABLE cutover.flag_requests (
+            "CREATE TABLE cutover.flag_requests (
             digest text PRIMARY KEY,
             at_us bigint NOT NULL,
             epoch bigint NOT NULL,
             result text NOT NULL)",
-        "CREATE TABLE cutover.maintenance (
+            "CREATE TABLE cutover.maintenance (
             backend text PRIMARY KEY,
             since_us bigint NOT NULL,
             until_us bigint NOT NULL,
             actor text NOT NULL,
             reason text NOT NULL)",
-    ],
-    postgres: &[
-        // Which history this is: the cluster and its timeline. Where a managed service withholds either
-        // function, the epoch alone must show a lost history.
-        "CREATE FUNCTION cutover.lineage_v1() RETURNS text LANGUAGE plpgsql VOLATILE
+        ],
+        postgres: &[
+            // Which history this is: the cluster and its timeline. Where a managed service withholds either
+            // function, the epoch alone must show a lost history.
+            "CREATE FUNCTION cutover.lineage_v1() RETURNS text LANGUAGE plpgsql VOLATILE
             SET search_path = pg_catalog, pg_temp AS $$
         BEGIN
             RETURN (SELECT system_identifier::text FROM pg_control_system())
@@ -93,9 +94,16 @@ const TABLES: &[Step] = &[Step {
         EXCEPTION WHEN insufficient_privilege THEN
             RETURN 'withheld';
         END $$",
-    ],
-    sqlite: &[],
-}];
+        ],
+        sqlite: &[],
+    },
+    Step {
+        // What the callers of each replica waited lately.
+        portable: &["ALTER TABLE cutover.replicas ADD COLUMN callers text NOT NULL DEFAULT ''"],
+        postgres: &[],
+        sqlite: &[],
+    },
+];
 
 /// The control state's own tables, for `cutover schema --control`.
 pub const COMPONENT: Component = Component {

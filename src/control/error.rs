@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::contract::{Code, Error};
 use crate::sql::Fault;
 
+use super::holder::{GateHolder, told};
 use super::plan::Refused;
 
 /// Why a change of the control state was not made.
@@ -15,9 +16,14 @@ pub enum TransitionError {
     /// It may not be made.
     #[error("{0}")]
     Refused(#[from] Refused),
-    /// The gate stayed shut: writers or other transactions held it for the whole pause.
-    #[error("gave up after {0:?}: open transactions hold the gate")]
-    GateHeld(Duration),
+    /// The gate stayed shut: writers or other transactions held it for the whole time.
+    #[error("gave up after {:.1} s: {}", after.as_secs_f64(), told(by))]
+    GateHeld {
+        /// How long it was tried.
+        after: Duration,
+        /// Who held it at the end, as far as the database says.
+        by: Vec<GateHolder>,
+    },
     /// What was owed was not paid within the pause; the stage is the one before, at rest.
     #[error("gave up draining: {0}")]
     NotDrained(Refused),
@@ -34,7 +40,7 @@ impl From<TransitionError> for Error {
                 let details = json!({"refused": refused.name()});
                 Self::new(code(&refused), message).with_details(details)
             }
-            TransitionError::GateHeld(_)
+            TransitionError::GateHeld { .. }
             | TransitionError::NotDrained(_)
             | TransitionError::Fault(Fault::Unavailable(_) | Fault::TimedOut) => {
                 Self::new(Code::BackendUnavailable, message)
@@ -105,7 +111,10 @@ mod tests {
             actual: Epoch(2),
         });
         assert_eq!(Error::from(moved).code, Code::PreconditionFailed);
-        let held = Error::from(TransitionError::GateHeld(Duration::from_secs(5)));
+        let held = Error::from(TransitionError::GateHeld {
+            after: Duration::from_secs(5),
+            by: vec![],
+        });
         assert!(held.code.retryable());
     }
 }

@@ -314,7 +314,7 @@ fn spent(error: TransitionError) -> Result<Option<String>, Fault> {
             Err(Fault::Unavailable("the epoch moved meanwhile".to_owned()))
         }
         TransitionError::Refused(refused) => Ok(Some(format!("refused: {refused}"))),
-        TransitionError::GateHeld(_) => Err(Fault::Unavailable("the gate is held".to_owned())),
+        TransitionError::GateHeld { .. } => Err(Fault::Unavailable("the gate is held".to_owned())),
         TransitionError::Fault(fault) => Err(fault),
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! The gate's lock is asked for with a short timeout and pauses in between: a waiting exclusive lock makes
 //! every new writer wait behind it, so a transition must never queue for long. Whoever bypasses the proxy
-//! in a long transaction holds the gate too; then the change gives up and nothing has happened.
+//! in a long transaction holds the gate too; then the change gives up and nothing has happened. Meanwhile it
+//! is known who holds it (`holder`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -16,9 +18,11 @@ use crate::sql::{Db, Dialect, Fault, Tx};
 
 use super::audit::{self, TransitionRecord};
 use super::change::{Ask, Change, Facts};
+use super::control::Inner;
 use super::ddl::GATE_LOCK;
 use super::error::TransitionError;
 use super::flagfile::FlagDigest;
+use super::holder;
 use super::options::ControlOptions;
 use super::plan::Refused;
 use super::replica::{self, DEAD_AFTER};
@@ -53,21 +57,32 @@ struct Attempt<'a> {
 
 /// Makes the change, or leaves everything as it was. Must run in a task that nobody cancels.
 pub(super) async fn make(
-    db: &Db,
+    inner: &Inner,
     ask: &Ask,
     flag: Option<&FlagDigest>,
-    options: &ControlOptions,
+    give_up_at: Instant,
+) -> Result<Changed, TransitionError> {
+    let made = attempts(inner, ask, flag, give_up_at).await;
+    inner.gate_held_by.store(Arc::default());
+    made
+}
+
+async fn attempts(
+    inner: &Inner,
+    ask: &Ask,
+    flag: Option<&FlagDigest>,
     give_up_at: Instant,
 ) -> Result<Changed, TransitionError> {
     let attempt = Attempt {
         ask,
         flag,
-        options,
+        options: &inner.options,
         request_id: Uuid::new_v4().to_string(),
     };
+    let began_at = Instant::now();
     let mut in_doubt = false;
     loop {
-        let fault = match attempt.run(db, in_doubt).await {
+        let fault = match attempt.run(&inner.db, in_doubt).await {
             Ok(changed) => return Ok(changed),
             Err(TransitionError::Fault(
                 fault @ (Fault::Unavailable(_) | Fault::TimedOut | Fault::InDoubt(_)),
@@ -75,14 +90,19 @@ pub(super) async fn make(
             Err(error) => return Err(error),
         };
         in_doubt |= matches!(fault, Fault::InDoubt(_));
+        let held = matches!(&fault, Fault::Unavailable(why) if is_lock_timeout(why));
+        if held && let Ok(holders) = holder::holders(&inner.db, LOCK_TIMEOUT).await {
+            inner.gate_held_by.store(Arc::new(holders));
+        }
         if Instant::now() + PAUSE >= give_up_at {
             return Err(match fault {
                 _ if in_doubt => {
                     Fault::InDoubt("the answer to the commit was lost".to_owned()).into()
                 }
-                Fault::Unavailable(why) if is_lock_timeout(&why) => {
-                    TransitionError::GateHeld(options.flip_max_pause)
-                }
+                _ if held => TransitionError::GateHeld {
+                    after: began_at.elapsed(),
+                    by: inner.gate_held_by.load().to_vec(),
+                },
                 fault => fault.into(),
             });
         }

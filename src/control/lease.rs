@@ -21,7 +21,7 @@ use super::control::{Control, Inner, Pulse, outdated};
 use super::error::TransitionError;
 use super::plan::Refused;
 use super::recovery::Seen;
-use super::replica::{self, Beat};
+use super::replica::{self, Beat, Said};
 use super::snapshot::Snapshot;
 use super::state::{LINEAGE_WITHHELD, Phase};
 use crate::stage::Stage;
@@ -200,9 +200,14 @@ impl Inner {
     async fn beat_once(&self, pulse: &mut Pulse) -> Result<(), Fault> {
         let known = Arc::clone(&self.held.load().snapshot);
         let dirty = self.dirty(&known);
-        let votes = self.votes.load_full();
+        let (votes, callers) = (self.votes.load_full(), self.callers.load_full());
+        let said = Said {
+            dirty,
+            votes: &votes,
+            callers: &callers,
+        };
         let sent_at = boottime();
-        let beat = replica::beat(&self.db, &self.options, known.epoch, dirty, &votes).await?;
+        let beat = replica::beat(&self.db, &self.options, known.epoch, said).await?;
         if let Some(fault) = outdated(&beat.state) {
             return Err(fault);
         }

@@ -127,6 +127,15 @@ pub struct Plan {
 }
 
 impl TransitionKind {
+    /// Whether it goes on trying while somebody holds the gate: giving the authority back cannot wait for a
+    /// better day, and going ahead can.
+    pub(super) fn insists(self) -> bool {
+        match self {
+            Self::Guard | Self::Rollback => true,
+            Self::Operator | Self::File | Self::Proxy => false,
+        }
+    }
+
     /// As it is spelled in the audit and in labels.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -41,6 +41,19 @@ pub struct Replica {
     pub dirty: bool,
     /// The triggers of the guard that fired there, separated by commas.
     pub votes: String,
+    /// What its callers waited lately (`evidence::CallersLately`).
+    pub callers: String,
+}
+
+/// What a replica says of itself with every beat, besides its epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Said<'a> {
+    /// It may hold debts to legacy that the journal does not.
+    pub(super) dirty: bool,
+    /// The triggers of the guard that fired here.
+    pub(super) votes: &'a str,
+    /// What its callers waited lately.
+    pub(super) callers: &'a str,
 }
 
 /// How far the database's clock is ahead of ours, and how wrong that may be.
@@ -66,8 +79,7 @@ pub(super) async fn beat(
     db: &Db,
     options: &ControlOptions,
     epoch: Epoch,
-    dirty: bool,
-    votes: &str,
+    said: Said<'_>,
 ) -> Result<Beat, Fault> {
     let args: Vec<Arg> = vec![
         options.replica_id.clone().into(),
@@ -75,8 +87,9 @@ pub(super) async fn beat(
         options.config_digest.clone().into(),
         epoch.into(),
         micros(options.lease).into(),
-        dirty.into(),
-        votes.into(),
+        said.dirty.into(),
+        said.votes.into(),
+        said.callers.into(),
     ];
     let sent_us = unix_us();
     let rows = match db.dialect() {
@@ -100,7 +113,8 @@ pub(super) async fn beat(
 
 const UPSERT: &str = "ON CONFLICT (id) DO UPDATE SET version = excluded.version,
     config_digest = excluded.config_digest, epoch = excluded.epoch, seen_us = excluded.seen_us,
-    lease_until_us = excluded.lease_until_us, dirty = excluded.dirty, votes = excluded.votes";
+    lease_until_us = excluded.lease_until_us, dirty = excluded.dirty, votes = excluded.votes,
+    callers = excluded.callers";
 
 fn postgres_beat() -> String {
     let columns = State::COLUMNS;
@@ -108,8 +122,8 @@ fn postgres_beat() -> String {
     format!(
         "WITH state AS (SELECT {columns} FROM cutover.state WHERE id = 1 FOR SHARE),
          beat AS (INSERT INTO cutover.replicas
-            (id, version, config_digest, epoch, seen_us, lease_until_us, dirty, votes)
-            SELECT $1, $2, $3, $4, cutover.now_us(), cutover.now_us() + $5, $6, $7 FROM state
+            (id, version, config_digest, epoch, seen_us, lease_until_us, dirty, votes, callers)
+            SELECT $1, $2, $3, $4, cutover.now_us(), cutover.now_us() + $5, $6, $7, $8 FROM state
             {UPSERT})
          SELECT {columns}, {lineage}, cutover.now_us() FROM state"
     )
@@ -121,14 +135,16 @@ async fn sqlite_beat(db: &Db, args: Vec<Arg>) -> Result<Vec<crate::sql::Record>,
     task::run_to_end(async move {
         let mut tx = db.begin().await?;
         let upsert = format!(
-            "INSERT INTO cutover.replicas (id, version, config_digest, epoch, seen_us, lease_until_us, dirty, votes)
-             VALUES ($1, $2, $3, $4, cutover.now_us(), cutover.now_us() + $5, $6, $7) {UPSERT}"
+            "INSERT INTO cutover.replicas
+                (id, version, config_digest, epoch, seen_us, lease_until_us, dirty, votes, callers)
+             VALUES ($1, $2, $3, $4, cutover.now_us(), cutover.now_us() + $5, $6, $7, $8) {UPSERT}"
         );
         tx.control(&upsert, args).await?;
         let columns = State::COLUMNS;
         let lineage = lineage_sql(Dialect::Sqlite);
-        let select =
-            format!("SELECT {columns}, {lineage}, cutover.now_us() FROM cutover.state WHERE id = 1");
+        let select = format!(
+            "SELECT {columns}, {lineage}, cutover.now_us() FROM cutover.state WHERE id = 1"
+        );
         let rows = tx.control(&select, vec![]).await?;
         tx.commit().await?;
         Ok(rows)
@@ -158,7 +174,7 @@ pub(super) async fn list(db: &Db) -> Result<Vec<Replica>, Fault> {
     let rows = db
         .control(
             "SELECT id, version, config_digest, epoch, cutover.now_us() - seen_us,
-                lease_until_us > cutover.now_us(), dirty, votes
+                lease_until_us > cutover.now_us(), dirty, votes, callers
              FROM cutover.replicas ORDER BY id",
             vec![],
         )
@@ -174,6 +190,7 @@ pub(super) async fn list(db: &Db) -> Result<Vec<Replica>, Fault> {
                 leased: row.some_bool(5)?,
                 dirty: row.some_bool(6)?,
                 votes: row.some_text(7)?,
+                callers: row.some_text(8)?,
             })
         })
         .collect()

@@ -204,6 +204,7 @@ mod tests {
             leased,
             dirty,
             votes: String::new(),
+            callers: String::new(),
         };
         let judged = |replicas: &[Replica]| {
             let known = Some((Owed::default(), replicas));

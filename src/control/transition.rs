@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::contract::Epoch;
-use crate::sql::Fault;
+use crate::sql::{Fault, IDLE_IN_TRANSACTION_MAX};
 
 use super::change::{Ask, Cause, Verdict};
 use super::control::{Control, Inner};
@@ -22,6 +22,13 @@ use crate::stage::{Backend, Stage};
 
 /// How often a drain looks whether anything is still owed.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// For how long a rollback goes on trying while the gate is held. It outlasts a replica that froze in the
+/// middle of a commit, whose session PostgreSQL ends, and what a statement of ours may take; whoever holds the
+/// gate for longer is a stranger, and a person has to decide about him.
+const INSIST: Duration = Duration::from_secs(30);
+const _: () = assert!(INSIST.as_millis() > 4 * IDLE_IN_TRANSACTION_MAX.as_millis());
+/// How long writers are let through in between, after each time that it was tried for `flip.max_pause`.
+const INSIST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A transition that was made, or rehearsed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -152,11 +159,33 @@ impl Control {
         flag: Option<FlagDigest>,
     ) -> Result<Transitioned, TransitionError> {
         let control = self.clone();
-        task::run_to_end(async move { control.conduct(request, flag).await }).await
+        task::run_to_end(async move {
+            match request.kind.insists() {
+                true => control.insist(request).await,
+                false => control.conduct(request, flag).await,
+            }
+        })
+        .await
+    }
+
+    /// Conducts it again and again while all that stands in its way is who holds the gate.
+    async fn insist(&self, request: TransitionRequest) -> Result<Transitioned, TransitionError> {
+        let began_at = Instant::now();
+        loop {
+            let error = match self.conduct(request.clone(), None).await {
+                Err(error @ TransitionError::GateHeld { .. }) => error,
+                done => return done,
+            };
+            if began_at.elapsed() + INSIST_PAUSE >= INSIST {
+                return Err(error);
+            }
+            tracing::warn!(%error, to = %request.to, "a rollback waits for the gate, and goes on trying");
+            sleep(INSIST_PAUSE).await;
+        }
     }
 
     async fn conduct(
-        self,
+        &self,
         request: TransitionRequest,
         flag: Option<FlagDigest>,
     ) -> Result<Transitioned, TransitionError> {
@@ -174,8 +203,7 @@ impl Control {
             });
         }
         let give_up_at = Instant::now() + inner.options.flip_max_pause;
-        let changed =
-            gate::make(&inner.db, &ask, flag.as_ref(), &inner.options, give_up_at).await?;
+        let changed = gate::make(inner, &ask, flag.as_ref(), give_up_at).await?;
         let from = changed.from;
         let (after, pause) = match changed.after.phase {
             Phase::Draining => self.drain(request, &changed.after).await?,
@@ -243,7 +271,7 @@ impl Control {
     ) -> Result<Changed, TransitionError> {
         let inner = &self.inner;
         gate::rehearse(&inner.db, finish, &inner.options).await?;
-        gate::make(&inner.db, finish, None, &inner.options, give_up_at).await
+        gate::make(inner, finish, None, give_up_at).await
     }
 
     /// Back to rest. When even that fails, any replica does it after the drain's deadline.
@@ -271,6 +299,6 @@ impl Inner {
     /// Makes one change, with the usual patience for the gate.
     pub(super) async fn make_now(&self, ask: &Ask) -> Result<Changed, TransitionError> {
         let give_up_at = Instant::now() + self.options.flip_max_pause;
-        gate::make(&self.db, ask, None, &self.options, give_up_at).await
+        gate::make(self, ask, None, give_up_at).await
     }
 }

@@ -56,10 +56,16 @@ impl Drills {
         let control = &self.parts.control;
         let mut news = control.watch();
         let mut part = None;
+        // An epoch that has not been looked at may end a drill, or what it left.
+        let mut looked_at = None;
         while !shutdown.is_cancelled() {
-            let wanted = part.is_some() || control.snapshot().stage == Stage::Live;
-            if wanted && let Err(fault) = self.round(&mut part).await {
-                tracing::debug!(%fault, "drills cannot be looked for now");
+            let now = control.snapshot();
+            let moved = looked_at != Some(now.epoch);
+            if moved || now.stage == Stage::Live || self.is_under_way() {
+                match self.round(&mut part).await {
+                    Ok(()) => looked_at = Some(now.epoch),
+                    Err(fault) => tracing::debug!(%fault, "drills cannot be looked for now"),
+                }
             }
             let pause = match &part {
                 Some(Part { epoch, .. }) if *epoch < control.snapshot().epoch => SETTLE_EVERY,
@@ -85,6 +91,7 @@ impl Drills {
         } = &self.parts;
         let db = control.db();
         let drill = record::latest(db).await?;
+        self.notice(drill.as_ref()).await?;
         let Some(drill) = drill.filter(|drill| drill.ended.is_none()) else {
             storage.rehearse(None);
             *part = None;

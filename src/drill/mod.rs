@@ -5,8 +5,10 @@
 //! transition, the callers. It is one row in the control schema (`record`), under one epoch, that every
 //! replica turns into faults of its own and to which each adds what it saw and when (`follow`). So it ends
 //! by itself: with its time, with its epoch, or when somebody cancels it. What may be rehearsed, and when,
-//! is judged purely (`objection`, `provoke`), and so is the story afterwards (`timeline`).
+//! is judged purely (`objection`, `provoke`), and so is the story afterwards (`timeline`). Who is paged by one
+//! finds it in `status` (`current`).
 
+mod current;
 mod ddl;
 mod follow;
 mod objection;
@@ -19,12 +21,15 @@ mod timeline;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use crate::contract::{Code, Error};
 use crate::control::{RollbackSafety, TransitionError};
 use crate::repository::Parts;
 use crate::sql::Fault;
 use crate::telemetry::Trigger;
 
+pub use current::Current;
 pub use ddl::COMPONENT;
 pub use record::{DrillWish, Outcome};
 pub use timeline::Report;
@@ -39,13 +44,17 @@ pub const DRILL_MAX: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub struct Drills {
     parts: Parts,
+    current: ArcSwapOption<Current>,
 }
 
 impl Drills {
     /// Puts the parts together.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts })
+        Arc::new(Self {
+            parts,
+            current: ArcSwapOption::empty(),
+        })
     }
 
     /// Begins one, unless something stands in its way; `rollback` is whether one is safe now. Without a time it

@@ -8,6 +8,7 @@
 
 mod baseline;
 mod bypassed;
+mod callers;
 mod compared;
 mod ddl;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod verified;
 
 pub use baseline::{Baseline, baselines, record_baseline};
 pub use bypassed::{Bypassed, bypassed, record_bypass};
+pub use callers::CallersLately;
 pub use compared::{Tally, compared_since, record_compared};
 pub use ddl::COMPONENT;
 pub use verified::{Verified, forget_verified, record_verified, verified};

@@ -9,6 +9,16 @@ use crate::sql::{Dialect, Fault, Refusal, Tx};
 /// The advisory lock of the epoch (PostgreSQL). On SQLite, `BEGIN IMMEDIATE` is the lock.
 pub const GATE_LOCK: i64 = 0x6375_746f_7665_7201;
 
+/// The condition on rows of `pg_locks` that are of the gate's lock: a 64-bit key is shown in two halves.
+#[must_use]
+pub fn gate_in_pg_locks() -> String {
+    format!(
+        "locktype = 'advisory' AND classid::bigint = {high} AND objid::bigint = {low} AND objsubid = 1",
+        high = GATE_LOCK >> 32,
+        low = GATE_LOCK & 0xffff_ffff,
+    )
+}
+
 /// Holds the epoch until `tx` ends, if it still is the epoch. Called last, after every lock on rows.
 ///
 /// # Errors

@@ -139,7 +139,7 @@ impl Legacy {
 
     async fn write_transaction(&self, write: &Write, stamp: &Stamp) -> Result<Reply, Fault> {
         let mut tx = self.db().begin().await?;
-        enter(&mut tx, stamp.epoch, Some(stamp.op_id), "write").await?;
+        enter(&mut tx, stamp.epoch, Some(stamp.op_id), "steps").await?;
         let mut replies = Vec::with_capacity(write.steps.len());
         for step in &write.steps {
             replies.push(match step {
@@ -170,7 +170,8 @@ impl Legacy {
 /// The primary key of the operation records, as PostgreSQL names it.
 const OPERATIONS_KEY: &str = "operations_pkey";
 
-/// What the capture trigger reads: epoch, operation, role.
+/// What the capture trigger reads: epoch, operation, role. `write` is a single statement, at whose end the
+/// trigger asks the gate; `steps` and `apply` have more to do after it and ask the gate themselves, last.
 fn context(epoch: Epoch, op_id: Option<OpId>, role: &str) -> String {
     let op_id = op_id.map(|id| id.to_string()).unwrap_or_default();
     format!("{epoch}|{op_id}|{role}")

@@ -71,10 +71,12 @@ impl Legacy {
     pub async fn finish(&self, finish: &Finish<'_>, images: &[Image]) -> Result<Applied, Fault> {
         let mut tx = self.db().begin().await?;
         self.silence(&mut tx, finish.epoch).await?;
+        // The rows first: who waits for a row that somebody else has locked must not hold the intent's entries
+        // meanwhile, which a rollback converts. If the proof fails, nothing of it is committed (P2).
+        apply(&mut tx, images, self.silences_triggers()).await?;
         if !journal::prove_intent(&mut tx, finish.token, finish.keys).await? {
             return Ok(Applied::NotOurs);
         }
-        apply(&mut tx, images, self.silences_triggers()).await?;
         journal::settle_intent(
             &mut tx,
             finish.token,

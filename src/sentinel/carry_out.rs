@@ -98,7 +98,7 @@ impl Sentinel {
                 tracing::error!(%refused, reason = decision.reason(), "a rollback of the guard waits for what legacy is owed");
                 Tried::Void(REST_AFTER_DRAIN)
             }
-            error @ (TransitionError::GateHeld(_) | TransitionError::Fault(_)) => {
+            error @ (TransitionError::GateHeld { .. } | TransitionError::Fault(_)) => {
                 tracing::error!(%error, reason = decision.reason(), "what the guard decided is not done yet");
                 Tried::Later
             }

@@ -24,6 +24,10 @@ use super::{Dialect, Fault};
 /// The collation that compares SQLite's numerics, which are text, by value.
 pub(super) const NUMERIC_COLLATION: &str = "cutover_numeric";
 
+/// A session that rests in a transaction for longer is ended by PostgreSQL: it belongs to a process that is
+/// frozen or cut off, and may hold the gate.
+pub const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(2);
+
 /// A pool of connections to one database.
 #[derive(Clone, Debug)]
 pub enum Db {
@@ -414,8 +418,10 @@ fn open_postgres(url: &str, options: &PoolOptions) -> Result<PgPool, Fault> {
         .options([
             ("statement_timeout", ms(options.statement_timeout).as_str()),
             ("lock_timeout", ms(options.lock_timeout).as_str()),
-            // One that rests belongs to a frozen process, and may hold the gate.
-            ("idle_in_transaction_session_timeout", "2000"),
+            (
+                "idle_in_transaction_session_timeout",
+                ms(IDLE_IN_TRANSACTION_MAX).as_str(),
+            ),
             ("timezone", "UTC"),
             ("datestyle", "ISO"),
             ("intervalstyle", "iso_8601"),

@@ -18,7 +18,7 @@ mod sqlite_change;
 mod tests;
 
 pub use blueprint::{Blueprint, blueprint};
-pub use db::{Arg, Db, PoolOptions, Record, Tx};
+pub use db::{Arg, Db, IDLE_IN_TRANSACTION_MAX, PoolOptions, Record, Tx};
 pub use dialect::Dialect;
 pub use fault::{Fault, Refusal};
 pub use identity::{Identity, identity};

@@ -301,6 +301,13 @@ impl Metrics {
         blind.set(i64::from(gauges.blind));
     }
 
+    /// Whether the present state is of a drill that provokes this trigger.
+    pub fn drill(&self, trigger: Trigger, rehearsed: bool) {
+        let label = &[trigger.as_str()];
+        let drill = self.guard.drill.with_label_values(label);
+        drill.set(i64::from(rehearsed));
+    }
+
     /// A trigger gave the authority back to legacy.
     pub fn rolled_back(&self, trigger: Trigger) {
         let label = &[trigger.as_str()];

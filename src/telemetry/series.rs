@@ -69,6 +69,7 @@ pub(super) struct GuardSeries {
     pub(super) samples: IntGaugeVec,
     pub(super) blind: IntGaugeVec,
     pub(super) rollbacks: IntCounterVec,
+    pub(super) drill: IntGaugeVec,
 }
 
 impl DoorSeries {
@@ -275,6 +276,11 @@ impl GuardSeries {
             rollbacks: r.counters(
                 "cutover_rollbacks_total",
                 "Rollbacks that a trigger on this replica made.",
+                &["trigger"],
+            )?,
+            drill: r.gauges(
+                "cutover_drill",
+                "1 while a drill provokes this trigger, and while its rollback holds the latch.",
                 &["trigger"],
             )?,
         })

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use hyper::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::campaigns::rename;
 use crate::fixture::history::{Writers, assert_holds};
-use crate::fixture::{World, WorldOptions, eventually};
+use crate::fixture::{Proxy, World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -21,26 +21,24 @@ async fn a_drill_of_an_outage_brings_the_authority_back_and_costs_no_write() {
     assert!(said.contains("the stage is dual_write"), "{said}");
     world.advance_to("live").await;
     let writers = Writers::start(&world, 2);
-    watched(&world, "unavailable").await;
-    let (status, said) = operator.operate(&drill("unavailable")).await;
-    assert_eq!(status.code(), Some(0), "{said}");
     // Whichever trigger is first: a share of failed calls may be told sooner than an outage.
-    assert!(said.contains("dual_write, by "), "{said}");
-    for proxy in &world.proxies {
-        let status = proxy.reaches("dual_write", SOON).await;
-        assert_eq!(status["latched"], true, "{status}");
-    }
-    let report = report(&world).await;
-    assert_eq!(report["outcome"], "rolled_back", "{report}");
-    let seen: Vec<i64> = events(&report).iter().filter_map(Value::as_i64).collect();
-    assert_eq!(seen.len(), 6, "everything happened: {report}");
-    assert!(seen[..4].is_sorted(), "{report}");
+    rolled_back_by_a_drill_of(&world, "unavailable").await;
     let evidence = "SELECT count(*) FROM cutover.transitions WHERE kind = 'guard' \
         AND evidence LIKE '%\"drill\":1%'";
     assert_eq!(world.legacy.number(evidence).await, 1);
     let histories = writers.stop().await;
     assert_holds(&world.legacy, &histories).await;
     world.settles("campaigns", SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_of_a_share_of_failed_calls_brings_the_authority_back_and_costs_no_write() {
+    rehearsed_alone("failure_rate").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_of_a_slow_storage_brings_the_authority_back_and_costs_no_write() {
+    rehearsed_alone("latency_delta").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,7 +68,7 @@ async fn a_drill_that_is_cancelled_moves_nothing_and_storage_is_called_again() {
     watched(&world, "unavailable").await;
     let admin = world.proxies[0].admin();
     // Nobody writes: nothing comes whose reply could be altered.
-    let body = serde_json::json!({"trigger": "inconsistency", "reason": "test"});
+    let body = json!({"trigger": "inconsistency", "reason": "test"});
     let begun = admin.post("/admin/drill", &body).await;
     begun.expect("the admin plane answers").ok();
     let again = admin.post("/admin/drill", &body).await;
@@ -102,6 +100,98 @@ async fn a_drill_that_is_cancelled_moves_nothing_and_storage_is_called_again() {
         (&status["stage"], &status["latched"]),
         (&"live".into(), &false.into())
     );
+    eventually("nobody is told of it any more", SOON, async || {
+        let status = world.proxies[1].status().await;
+        status["drill"].is_null().then_some(()).ok_or(status)
+    })
+    .await;
+    world.proxies[1]
+        .shows(&gauge("inconsistency", 0), SOON)
+        .await;
+}
+
+/// A drill in which only the trigger that it provokes may act, under load through the doors.
+async fn rehearsed_alone(trigger: &str) {
+    let world = World::build(WorldOptions {
+        replicas: 2,
+        guard: only(trigger),
+        ..WorldOptions::default()
+    })
+    .await;
+    world.advance_to("live").await;
+    let writers = Writers::start(&world, 4);
+    let report = rolled_back_by_a_drill_of(&world, trigger).await;
+    assert_eq!(report["transition"]["actor"], trigger, "{report}");
+    assert_eq!(report["notes"], json!([]), "{report}");
+    let histories = writers.stop().await;
+    assert_holds(&world.legacy, &histories).await;
+    world.settles("campaigns", SOON).await;
+    let differing = "SELECT count(*) FROM cutover.divergences";
+    assert_eq!(world.legacy.number(differing).await, 0);
+}
+
+/// Windows of seconds, and no other trigger that could be faster.
+fn only(trigger: &str) -> String {
+    let action = |one: &str| match one == trigger {
+        true => "rollback",
+        false => "observe",
+    };
+    let window = "window = \"2s\", min_samples = 20";
+    format!(
+        "[guard]\nfailure_rate = {{ action = \"{}\", {window} }}\n\
+         latency_delta = {{ action = \"{}\", {window} }}\n\
+         unavailable = {{ action = \"observe\" }}\ninconsistency = {{ action = \"observe\" }}\n",
+        action("failure_rate"),
+        action("latency_delta"),
+    )
+}
+
+/// Runs a drill to its end, and holds what it tells against what there is: in the report, in `status` and in
+/// the metric of either replica.
+async fn rolled_back_by_a_drill_of(world: &World, trigger: &str) -> Value {
+    watched(world, trigger).await;
+    let [operator, other] = &world.proxies[..] else {
+        panic!("two replicas");
+    };
+    let args = drill(trigger);
+    let ((status, said), ()) = tokio::join!(operator.operate(&args), shows_it(other, trigger));
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("dual_write, by "), "{said}");
+    let report = report(world).await;
+    assert_eq!(report["outcome"], "rolled_back", "{report}");
+    let seen: Vec<i64> = events(&report).iter().filter_map(Value::as_i64).collect();
+    assert_eq!(seen.len(), 6, "everything happened: {report}");
+    assert!(seen[..4].is_sorted(), "{report}");
+    assert!(seen[4..].iter().all(|later| *later >= seen[3]), "{report}");
+    for proxy in &world.proxies {
+        let status = proxy.reaches("dual_write", SOON).await;
+        assert_eq!(status["latched"], true, "{status}");
+        eventually("the drill is over, and its latch holds", SOON, async || {
+            let drill = proxy.status().await["drill"].take();
+            match drill["outcome"] == "rolled_back" {
+                true => Ok(()),
+                false => Err(drill),
+            }
+        })
+        .await;
+        proxy.shows(&gauge(trigger, 1), SOON).await;
+    }
+    report
+}
+
+/// Waits until a replica shows the drill that is under way to whoever looks.
+async fn shows_it(proxy: &Proxy, trigger: &str) {
+    eventually("status shows a drill under way", SOON, async || {
+        let drill = proxy.status().await["drill"].take();
+        let shown = drill["trigger"] == trigger && drill["outcome"].is_null();
+        shown.then_some(()).ok_or(drill)
+    })
+    .await;
+    proxy.shows(&gauge(trigger, 1), SOON).await;
+}
+
+fn gauge(trigger: &str, value: u8) -> String {
+    format!("cutover_drill{{trigger=\"{trigger}\"}} {value}")
 }
 
 fn drill(trigger: &str) -> [&str; 4] {

@@ -18,6 +18,7 @@ mod failures;
 mod fixture;
 mod flips;
 mod frozen;
+mod gate;
 mod guard;
 mod house;
 mod house_rules;

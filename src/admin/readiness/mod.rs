@@ -21,7 +21,6 @@ use crate::control::{Blocker, Entered, Phase, Replica, Skew, Snapshot};
 use crate::evidence::{Baseline, Bypassed, Tally, Verified};
 use crate::journal::Owed;
 use crate::legacy::{AppTrigger, SequenceBehind};
-use crate::observe::{CallKind, CallerLatency};
 use crate::stage::{Backend, Stage};
 
 /// Under traffic something is always owed for a moment; a debt older than this is not being paid.
@@ -41,8 +40,6 @@ pub(super) struct Facts<'a> {
     pub(super) settings: &'a config::Readiness,
     /// Now, in Unix microseconds.
     pub(super) now_us: i64,
-    /// What callers of this replica waited lately.
-    pub(super) callers: [(CallKind, CallerLatency); 2],
     /// A backfill runs or rests.
     pub(super) backfill_under_way: bool,
     /// The expected outages under way, for people.

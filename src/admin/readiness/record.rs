@@ -4,12 +4,25 @@ use std::time::Duration;
 
 use super::{Asked, Blockers, Facts, TriggerFact};
 use crate::clock::micros;
-use crate::evidence::Tally;
+use crate::control::Replica;
+use crate::evidence::{CallersLately, Tally};
 use crate::guard::{Action, Standing, Verdict};
 use crate::stage::Stage;
 
 /// Fewer calls than this say nothing about how long callers wait now.
-const PRESENT_SAMPLES_MIN: usize = 20;
+const PRESENT_SAMPLES_MIN: i64 = 20;
+
+/// The replica whose callers wait longest for one kind of call, of those that can be heard of.
+fn slowest<'a>(asked: &'a Asked, kind: &str) -> Option<(&'a str, CallersLately)> {
+    let of = |replica: &'a Replica| {
+        CallersLately::hear(&replica.callers)
+            .into_iter()
+            .find(|one| one.kind == kind && one.samples >= PRESENT_SAMPLES_MIN)
+            .map(|one| (replica.id.as_str(), one))
+    };
+    let heard = asked.replicas.iter().filter(|replica| replica.leased);
+    heard.filter_map(of).max_by_key(|(_, one)| one.p95_us)
+}
 
 impl TriggerFact {
     /// Of those that are watched in this stage.
@@ -78,18 +91,17 @@ impl Blockers {
             }
             return;
         }
-        for (kind, latency) in &facts.callers {
-            let known = asked.baselines.iter().find(|one| one.kind == kind.as_str());
-            let Some(baseline) = known else { continue };
-            if latency.since.samples < PRESENT_SAMPLES_MIN {
+        for baseline in &asked.baselines {
+            let Some((replica, now)) = slowest(asked, &baseline.kind) else {
                 continue;
-            }
-            let (now_ms, then_ms) = (latency.since.p95_ms, baseline.p95_us as f64 / 1000.0);
-            let most_ms = facts.settings.latency_increase_max.as_secs_f64() * 1000.0;
-            if now_ms - then_ms >= most_ms {
+            };
+            if now.p95_us - baseline.p95_us >= micros(facts.settings.latency_increase_max) {
+                let ms = |us: i64| us as f64 / 1000.0;
                 let message = format!(
-                    "{}s take {now_ms:.1} ms (95th percentile, on this replica), {then_ms:.1} ms in `off`: find out why",
-                    kind.as_str()
+                    "{}s take {:.1} ms (95th percentile, on {replica}), {:.1} ms in `off`: find out why",
+                    baseline.kind,
+                    ms(now.p95_us),
+                    ms(baseline.p95_us)
                 );
                 self.add("latency_baseline", message);
             }

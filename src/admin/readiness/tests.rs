@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::contract::Epoch;
+use crate::evidence::CallersLately;
 
 fn snapshot(stage: Stage) -> Snapshot {
     Snapshot {
@@ -33,6 +34,7 @@ fn replica(id: &str) -> Replica {
         leased: true,
         dirty: false,
         votes: String::new(),
+        callers: String::new(),
     }
 }
 
@@ -92,7 +94,6 @@ fn facts<'a>(
         clock_skew_max: Duration::from_millis(500),
         settings,
         now_us: 0,
-        callers: CallKind::ALL.map(|kind| (kind, CallerLatency::default())),
         backfill_under_way: false,
         maintenance: vec![],
         tables: vec!["campaigns".to_owned()],
@@ -259,22 +260,23 @@ fn legacy_must_be_fit_to_be_the_secondary() {
 
 #[test]
 fn callers_may_not_wait_much_longer_than_in_off() {
-    let (snapshot, asked, settings) = (
-        snapshot(Stage::DualWrite),
-        asked(),
-        config::Readiness::default(),
-    );
-    let with = |p95_ms: f64, samples: usize| {
-        let mut facts = facts(&snapshot, Some(&asked), &settings);
-        for (_, latency) in &mut facts.callers {
-            latency.since.p95_ms = p95_ms;
-            latency.since.samples = samples;
-        }
-        judged(&facts)
+    let snapshot = snapshot(Stage::DualWrite);
+    let with = |replica: usize, p95_us: i64, samples: i64| {
+        let mut asked = asked();
+        let reads = CallersLately {
+            kind: "read".to_owned(),
+            samples,
+            p95_us,
+        };
+        asked.replicas[replica].callers = CallersLately::tell(&[reads]);
+        codes(&snapshot, Some(&asked))
     };
-    assert_eq!(with(55.0, 20), ["latency_baseline"]);
-    assert!(with(54.0, 20).is_empty());
-    assert!(with(900.0, 19).is_empty(), "too few calls say nothing");
+    for replica in [0, 1] {
+        assert_eq!(with(replica, 55_000, 20), ["latency_baseline"]);
+        assert!(with(replica, 54_000, 20).is_empty());
+        let few = with(replica, 900_000, 19);
+        assert!(few.is_empty(), "too few calls say nothing");
+    }
 }
 
 #[test]

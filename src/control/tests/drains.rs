@@ -192,7 +192,7 @@ async fn a_held_gate_delays_a_transition_and_then_it_gives_up_without_effect() {
         .unwrap();
     let began = Instant::now();
     let error = control.transition(to(Stage::DualWrite)).await.unwrap_err();
-    assert!(matches!(error, TransitionError::GateHeld(_)), "{error}");
+    assert!(matches!(error, TransitionError::GateHeld { .. }), "{error}");
     assert!(began.elapsed() < Duration::from_secs(2));
     assert_eq!(control.history(10).await.unwrap().len(), 1);
     // The same, and the writer commits in time.
@@ -201,5 +201,40 @@ async fn a_held_gate_delays_a_transition_and_then_it_gives_up_without_effect() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     writer.commit().await.unwrap();
     moving.await.unwrap().unwrap();
+    bench.gone().await;
+}
+
+#[tokio::test]
+async fn a_rollback_outlasts_who_holds_the_gate_and_says_who_that_is() {
+    let bench = postgres().await;
+    bench.begin_in(Stage::Live).await;
+    let control = bench.replica_with(impatient()).await;
+    let mut holder = bench.db.begin().await.unwrap();
+    let sql = "SELECT pg_backend_pid()::bigint FROM pg_advisory_xact_lock_shared($1)";
+    let rows = holder.fetch(sql, vec![GATE_LOCK.into()]).await.unwrap();
+    let pid = rows[0].some_int(0).unwrap();
+    // As a program does whose transaction is long for a good reason.
+    let patient = "SET LOCAL idle_in_transaction_session_timeout = 0";
+    holder.fetch(patient, vec![]).await.unwrap();
+    let back = control.clone();
+    let rollback =
+        tokio::spawn(async move { back.transition(rollback_to(Stage::DualWrite)).await });
+    // Somebody who does not insist gives up, twice, and the rollback does not.
+    for _ in 0..2 {
+        let other = bench.replica_with(impatient()).await;
+        let error = other.transition(to(Stage::DualWrite)).await.unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("pid {pid} (")),
+            "{error}"
+        );
+    }
+    while !control.gate_held_by().iter().any(|one| one.pid == pid) {
+        assert!(!rollback.is_finished());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    holder.commit().await.unwrap();
+    let done = rollback.await.unwrap().unwrap();
+    assert_eq!((done.from, done.to), (Stage::Live, Stage::DualWrite));
+    assert_eq!(*control.gate_held_by(), []);
     bench.gone().await;
 }
