@@ -18,7 +18,7 @@ use crate::front::Doorway;
 use crate::jobs::Jobs;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
-use crate::repository::{Parts, Repository, RepositoryOptions};
+use crate::repository::{self, Parts, Repository, RepositoryOptions};
 use crate::schema::BindLimits;
 use crate::sentinel::{Canary, Sentinel, SentinelOptions};
 use crate::server::{ServerOptions, Tls};
@@ -29,8 +29,6 @@ use crate::telemetry::Metrics;
 use crate::tls::{Trust, TrustFiles};
 use crate::{divergence, drill, evidence, journal};
 
-/// What no service can make up for.
-const WITHOUT_LEGACY: &str = "in ramp_down and complete a repeated op_id is not recognised: operation records live in legacy, for which nothing waits there";
 /// Connections for heartbeats and transitions: neither may wait for requests, or a lease runs out because the
 /// proxy is busy. One is the listener's.
 const CONTROL_CONNECTIONS_MAX: u32 = 5;
@@ -186,7 +184,7 @@ impl Engine {
                     .weakened()
                     .into_iter()
                     .map(|promise| promise.weakened.to_owned())
-                    .chain([WITHOUT_LEGACY.to_owned()])
+                    .chain([repository::repeats_weakened()])
                     .collect(),
                 highest_stage: capabilities.highest_stage(),
             },

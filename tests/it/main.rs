@@ -26,6 +26,7 @@ mod itself;
 mod live;
 mod moving;
 mod plan_client;
+mod ramp_down;
 mod readiness;
 mod recoveries;
 mod rollback;
