@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod contract;
 pub mod stage;
+pub mod tls;
 
 // What can be said without a backend, and the libraries behind one door each.
 pub mod compare;

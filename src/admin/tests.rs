@@ -127,6 +127,7 @@ fn parts(control: &Control, legacy: &Arc<Legacy>, observer: &Arc<Observer>) -> P
         capabilities: Capabilities::all(),
         rpc_deadline: Duration::from_secs(1),
         inflight_max: 1,
+        trust: crate::tls::issuer::public_trust(),
     });
     let storage = Arc::new(storage.unwrap());
     let options = CompareOptions {

@@ -18,7 +18,7 @@ use crate::front::Doorway;
 use crate::jobs::Jobs;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
-use crate::repository::{Parts, Repository, RepositoryOptions};
+use crate::repository::{self, Parts, Repository, RepositoryOptions};
 use crate::schema::BindLimits;
 use crate::sentinel::{Canary, Sentinel, SentinelOptions};
 use crate::server::{ServerOptions, Tls};
@@ -26,10 +26,9 @@ use crate::shadow::{CompareOptions, Comparer};
 use crate::sql::{Component, Db, PoolOptions, TableSpec};
 use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
+use crate::tls::{Trust, TrustFiles};
 use crate::{divergence, drill, evidence, journal};
 
-/// What no service can make up for.
-const WITHOUT_LEGACY: &str = "in ramp_down and complete a repeated op_id is not recognised: operation records live in legacy, for which nothing waits there";
 /// Connections for heartbeats and transitions: neither may wait for requests, or a lease runs out because the
 /// proxy is busy. One is the listener's.
 const CONTROL_CONNECTIONS_MAX: u32 = 5;
@@ -54,6 +53,8 @@ pub struct Engine {
     pub(super) sentinel: Arc<Sentinel>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) flag: watch::Sender<FlagFile>,
+    /// Whom everything believes that connects to somebody.
+    pub(super) trust: Arc<Trust>,
     pub(super) http_tls: Option<Arc<Tls>>,
     pub(super) admin_tls: Option<Arc<Tls>>,
     options: RepositoryOptions,
@@ -78,14 +79,10 @@ impl Engine {
         let behind = pool(config.legacy.background_connections_max)?;
         let legacy = Arc::new(Legacy::open(behind, table_specs(config)).await?);
         let answering = Arc::new(legacy.through(pool(config.legacy.connections_max)?));
-        let storage = Arc::new(Storage::new(storage_options(config))?);
-        let tables: Vec<String> = config
-            .tables
-            .iter()
-            .map(|table| table.name.clone())
-            .collect();
-        let metrics =
-            Arc::new(Metrics::new(tables).map_err(|error| AppError::Metrics(error.to_string()))?);
+        let trust = Arc::new(Trust::load(trust_files(config))?);
+        let storage = Arc::new(Storage::new(storage_options(config, &trust))?);
+        let metrics = Metrics::new(table_names(config));
+        let metrics = Arc::new(metrics.map_err(|error| AppError::Metrics(error.to_string()))?);
         let observer = Arc::new(Observer::new(Arc::clone(&metrics)));
         let comparer = Comparer::new(
             Arc::clone(&control),
@@ -119,7 +116,7 @@ impl Engine {
             sentinel: Sentinel::new(
                 parts.clone(),
                 Arc::clone(&repository),
-                sentinel_options(config, &config.hot),
+                sentinel_options(config, &config.hot, &trust),
             ),
             repository,
             applier: Applier::new(parts.clone(), applier_options(config)),
@@ -128,6 +125,7 @@ impl Engine {
             drills: Drills::new(parts.clone()),
             metrics,
             flag: watch::Sender::new(FlagFile::Absent),
+            trust,
             http_tls: tls(config.http.tls.as_ref())?,
             admin_tls: tls(config.admin.tls.as_ref())?,
             parts,
@@ -186,7 +184,7 @@ impl Engine {
                     .weakened()
                     .into_iter()
                     .map(|promise| promise.weakened.to_owned())
-                    .chain([WITHOUT_LEGACY.to_owned()])
+                    .chain([repository::repeats_weakened()])
                     .collect(),
                 highest_stage: capabilities.highest_stage(),
             },
@@ -231,7 +229,8 @@ impl Engine {
             .observer
             .guard()
             .set_settings(hot.guard.settings());
-        self.sentinel.set_options(sentinel_options(config, hot));
+        self.sentinel
+            .set_options(sentinel_options(config, hot, &self.trust));
         self.jobs.set_throttle(throttle(hot));
         self.hot.store(Arc::new(hot.clone()));
     }
@@ -304,6 +303,11 @@ fn replica_id() -> String {
     format!("{}-{}-{}", host.trim(), std::process::id(), &random[..6])
 }
 
+fn table_names(config: &Config) -> Vec<String> {
+    let names = config.tables.iter().map(|table| table.name.clone());
+    names.collect()
+}
+
 pub(super) fn table_specs(config: &Config) -> Vec<TableSpec> {
     config
         .tables
@@ -321,7 +325,15 @@ pub(super) fn table_specs(config: &Config) -> Vec<TableSpec> {
         .collect()
 }
 
-fn storage_options(config: &Config) -> StorageOptions {
+fn trust_files(config: &Config) -> TrustFiles {
+    let identity = config.storage.identity.clone();
+    TrustFiles {
+        ca: config.storage.ca_file.clone(),
+        identity: identity.map(|files| (files.chain, files.key)),
+    }
+}
+
+fn storage_options(config: &Config, trust: &Arc<Trust>) -> StorageOptions {
     let transport = match &config.storage.transport {
         Transport::Amqp {
             amqp_url,
@@ -343,6 +355,7 @@ fn storage_options(config: &Config) -> StorageOptions {
         capabilities: config.storage.capabilities.clone(),
         rpc_deadline: config.storage.rpc_deadline,
         inflight_max: STORAGE_IN_FLIGHT_MAX,
+        trust: Arc::clone(trust),
     }
 }
 
@@ -371,7 +384,7 @@ fn compare_options(config: &Config, hot: &Hot) -> CompareOptions {
 }
 
 /// Storage's broker is where its events are; a proxy that reaches storage by HTTP has its door's, if any.
-fn sentinel_options(config: &Config, hot: &Hot) -> SentinelOptions {
+fn sentinel_options(config: &Config, hot: &Hot, trust: &Arc<Trust>) -> SentinelOptions {
     let hub = match &config.storage.transport {
         Transport::Amqp { amqp_url, .. } => Some(amqp_url),
         Transport::Http { .. } => config.amqp.as_ref().map(|door| &door.url),
@@ -381,6 +394,7 @@ fn sentinel_options(config: &Config, hot: &Hot) -> SentinelOptions {
         db: config.db.clone(),
         hub_url: hub.map(|url| url.expose().to_owned()),
         webhook: guard.webhook.as_ref().map(|url| url.expose().to_owned()),
+        trust: Arc::clone(trust),
         canary: guard.canary.as_ref().map(|canary| Canary {
             table: canary.table.clone(),
             every: canary.every,

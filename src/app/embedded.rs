@@ -32,6 +32,7 @@ pub(super) async fn start(
         database: "sqlite://data/storage.db".to_owned(),
         db: config.db.clone(),
         http: storage_address(config)?,
+        tls: None,
         faults: None,
         broker: None,
         ddl: Some(TABLE.to_owned()),

@@ -59,7 +59,7 @@ pub enum AppError {
     },
     /// A certificate.
     #[error("tls: {0}")]
-    Tls(#[from] crate::server::TlsError),
+    Tls(#[from] crate::tls::TlsError),
     /// A file.
     #[error("{path}: {source}")]
     File {
@@ -161,7 +161,7 @@ fn open_doors(
         doors.clone(),
     ));
     if let Some(door) = &config.amqp {
-        let open = AmqpDoor::open(engine.doorway(), door)?;
+        let open = AmqpDoor::open(engine.doorway(), door, &engine.trust)?;
         front.spawn(open.run(doors.clone(), config.hot.limits.shutdown_grace));
     }
     Ok(front)

@@ -129,6 +129,13 @@ impl Reloader {
                 tracing::error!(%error, "a certificate was not reloaded");
             }
         }
+        match self.engine.trust.reload() {
+            Ok(()) => self.engine.parts.storage.renew_trust(),
+            Err(error) => {
+                self.engine.metrics.config_reload_failed();
+                tracing::error!(%error, "whom to believe was not read again");
+            }
+        }
         self.record_thresholds(&config).await;
         self.engine.adopt(&self.current, &config.hot);
         self.plane

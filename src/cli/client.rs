@@ -6,11 +6,11 @@ use axum::body::Bytes;
 use axum::http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use super::AdminArgs;
+use crate::tls::{HttpsConnector, Trust, TrustFiles, reason};
 
 /// Where start-up leaves the operator's token, relative to the working directory.
 const TOKEN_FILE: &str = "data/operator.token";
@@ -24,7 +24,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub struct AdminClient {
     base: String,
     token: Option<String>,
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: Client<HttpsConnector, Full<Bytes>>,
 }
 
 /// Why there is no answer.
@@ -54,10 +54,16 @@ impl AdminClient {
     pub fn new(args: &AdminArgs) -> Result<Self, ClientError> {
         let base = args.admin.trim_end_matches('/').to_owned();
         let uri = base.parse::<Uri>().ok();
-        if uri.is_none_or(|uri| uri.scheme_str() != Some("http") || uri.host().is_none()) {
-            let message = format!("{base:?} is not an http:// address");
+        let speaks_http = |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https"));
+        if !uri.is_some_and(|uri| speaks_http(&uri) && uri.host().is_some()) {
+            let message = format!("{base:?} is not an http:// or https:// address");
             return Err(ClientError::Address(message));
         }
+        let files = TrustFiles {
+            ca: args.ca_file.clone(),
+            identity: None,
+        };
+        let trust = Trust::load(files).map_err(|error| ClientError::Address(error.to_string()))?;
         let token = args.token.clone().or_else(|| {
             let text = std::fs::read_to_string(TOKEN_FILE).ok()?;
             Some(text.trim().to_owned())
@@ -65,7 +71,7 @@ impl AdminClient {
         Ok(Self {
             base,
             token: token.filter(|token| !token.is_empty()),
-            http: Client::builder(TokioExecutor::new()).build_http(),
+            http: Client::builder(TokioExecutor::new()).build(trust.connector(TIMEOUT)),
         })
     }
 
@@ -123,7 +129,7 @@ impl AdminClient {
         let exchange = async {
             let response = self.http.request(request).await;
             let (parts, body) = response
-                .map_err(|error| unreachable(cause(&error)))?
+                .map_err(|error| unreachable(reason(&error)))?
                 .into_parts();
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| unreachable(error.to_string()))?;
@@ -136,15 +142,6 @@ impl AdminClient {
             unreachable(format!("it answered {status}, but not as an admin plane"))
         })?
     }
-}
-
-/// The innermost cause: "connection refused" says more than "client error (Connect)".
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// The answer, or the contract's error; none when it is neither.

@@ -25,6 +25,7 @@ mod status;
 mod storage;
 mod verify;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -96,6 +97,9 @@ pub struct AdminArgs {
     /// The bearer token; without one, data/operator.token is read.
     #[arg(long, env = "CUTOVER_TOKEN", hide_env_values = true, global = true)]
     pub token: Option<String>,
+    /// Roots that an https:// address may be signed by, besides the public ones (PEM).
+    #[arg(long, env = "CUTOVER_CA_FILE", value_name = "FILE", global = true)]
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Command {

@@ -70,8 +70,7 @@ fn page(status: &Value) -> String {
             &paint("yes: nothing advances until `cutover rearm`", Mood::Bad),
         );
     }
-    drill(&mut page, status);
-    expected_outages(&mut page, status);
+    on_purpose(&mut page, status);
     let safe = if is("/rollback/safe") {
         let to = at("/rollback/to");
         let said = if to == "-" {
@@ -155,6 +154,12 @@ fn on_record(page: &mut Page, status: &Value) {
         let (asks, result) = (at("/flag_file/asks"), at("/flag_file/result"));
         page.line("flag file", &format!("asks for {asks} ({result})"));
     }
+}
+
+/// What is not as usual because somebody means it so.
+fn on_purpose(page: &mut Page, status: &Value) {
+    drill(page, status);
+    expected_outages(page, status);
 }
 
 /// Whoever was paged by a drill should see at once that it is one.

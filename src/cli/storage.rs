@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::Failure;
 use crate::reference::{Broker, Options};
+use crate::server::Tls;
 use crate::storage::Capability;
+use crate::tls::{Trust, TrustFiles};
 
 /// The topic exchange that its events go to.
 const EVENTS: &str = "message_hub";
@@ -37,6 +40,15 @@ pub struct StorageArgs {
     /// Where to serve HTTP.
     #[arg(long, default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
+    /// PEM files: the certificate of the HTTP port, then those that signed it, and its private key.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_chain: Option<PathBuf>,
+    /// Its private key.
+    #[arg(long, value_name = "FILE", requires = "tls_chain")]
+    pub tls_key: Option<PathBuf>,
+    /// Roots that the broker's certificate may be signed by, besides the public ones (PEM).
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Where faults are asked for (`/faults`); nowhere without it.
     #[arg(long, value_name = "ADDRESS")]
     pub faults: Option<SocketAddr>,
@@ -58,25 +70,41 @@ impl StorageArgs {
     /// A file that cannot be read, a capability that does not exist.
     pub fn options(self) -> Result<Options, Failure> {
         let ddl = self.ddl.map(|path| {
-            std::fs::read_to_string(&path).map_err(|error| Failure::Usage {
-                message: format!("{}: {error}", path.display()),
-                hint: None,
-            })
+            std::fs::read_to_string(&path)
+                .map_err(|error| bad_file(&format!("{}: {error}", path.display())))
         });
+        let tls = self.tls_chain.zip(self.tls_key);
+        let tls = tls.map(|(chain, key)| Tls::load(chain, key).map(Arc::new));
+        let trust = Arc::new(trust(self.ca_file)?);
         Ok(Options {
             database: self.database,
             db: self.db,
             http: self.listen,
+            tls: tls.transpose().map_err(|error| bad_file(&error))?,
             faults: self.faults,
             broker: self.amqp.map(|url| Broker {
                 url,
                 queue: self.queue,
                 exchange: EVENTS.to_owned(),
+                trust,
             }),
             ddl: ddl.transpose()?,
             without: capabilities(&self.without)?,
             soft_delete: Vec::new(),
         })
+    }
+}
+
+/// Whom a command believes: the public roots, and those in the file.
+pub(super) fn trust(ca: Option<PathBuf>) -> Result<Trust, Failure> {
+    let files = TrustFiles { ca, identity: None };
+    Trust::load(files).map_err(|error| bad_file(&error))
+}
+
+fn bad_file(error: &dyn std::fmt::Display) -> Failure {
+    Failure::Usage {
+        message: error.to_string(),
+        hint: None,
     }
 }
 

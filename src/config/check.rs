@@ -123,11 +123,17 @@ impl Checker<'_> {
                 }
             }
             RawTransport::Http => Transport::Http {
-                base_url: self.address("storage.base_url", raw.base_url.as_ref(), &["http"])?,
+                base_url: self.address(
+                    "storage.base_url",
+                    raw.base_url.as_ref(),
+                    &["http", "https"],
+                )?,
             },
         };
         Some(Storage {
             transport,
+            ca_file: raw.ca_file.clone(),
+            identity: raw.identity.clone(),
             capabilities,
             rpc_deadline: raw.rpc_deadline,
         })

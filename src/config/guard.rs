@@ -199,7 +199,8 @@ impl Checker<'_> {
         Guard {
             quorum: raw.quorum,
             rollback_to: raw.rollback_to,
-            webhook: webhook.and_then(|_| self.address("guard.webhook", webhook, &["http"])),
+            webhook: webhook
+                .and_then(|_| self.address("guard.webhook", webhook, &["http", "https"])),
             evaluate_every: raw.evaluate_every,
             failure_rate: raw.failure_rate,
             inconsistency: raw.inconsistency,

@@ -86,6 +86,8 @@ pub(super) struct RawStorage {
     pub(super) exchange: String,
     pub(super) routing_key: String,
     pub(super) base_url: Option<RawSecret>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) identity: Option<TlsFiles>,
     pub(super) capabilities: Vec<String>,
     #[serde(deserialize_with = "duration::deserialize")]
     pub(super) rpc_deadline: Duration,
@@ -226,6 +228,8 @@ impl Default for RawStorage {
             exchange: String::new(),
             routing_key: "storage.query".to_owned(),
             base_url: None,
+            ca_file: None,
+            identity: None,
             // What the plan shows: select, insert and update by equality, which need no capability.
             capabilities: Vec::new(),
             rpc_deadline: Duration::from_millis(1500),

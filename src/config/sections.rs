@@ -48,6 +48,10 @@ pub enum Bypass {
 pub struct Storage {
     /// How it is reached.
     pub transport: Transport,
+    /// Roots that servers may be signed by, besides the public ones: storage, brokers, the webhook. PEM.
+    pub ca_file: Option<PathBuf>,
+    /// What is shown to a server that asks for a certificate.
+    pub identity: Option<TlsFiles>,
     /// What it can do.
     #[serde(serialize_with = "capability_names")]
     pub capabilities: Capabilities,
@@ -85,11 +89,11 @@ pub struct Http {
     pub tls: Option<TlsFiles>,
 }
 
-/// The certificate of a listener.
+/// A certificate and its key: a listener's, or what is shown to servers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
-    /// PEM: the server's certificate, then those that signed it.
+    /// PEM: the certificate, then those that signed it.
     pub chain: PathBuf,
     /// PEM: its private key.
     pub key: PathBuf,

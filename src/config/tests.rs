@@ -248,7 +248,7 @@ fn a_change_window_that_says_no_hours_is_refused_with_an_example() {
 fn a_guard_that_could_not_work_is_refused_key_by_key() {
     let nonsense = "[guard]
 rollback_to = \"shadow\"
-webhook = \"https://hooks.internal/x\"
+webhook = \"ftp://hooks.internal/x\"
 evaluate_every = \"0s\"
 [guard.failure_rate]
 threshold = 1.0

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Drills;
 use super::provoke::provoke;
-use super::record::{self, Committed, Drill, Moment, Outcome};
-use crate::clock::boottime;
+use super::record::{self, At, Committed, Drill, Moment, Outcome};
+use crate::clock::{boottime, micros};
 use crate::contract::Epoch;
 use crate::repository::Parts;
 use crate::sql::Fault;
@@ -32,6 +32,9 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 struct Part {
     drill: i64,
     epoch: Epoch,
+    /// When it began here, by the boot clock, and a moment before that by the database's.
+    began_at: Duration,
+    began_us: i64,
     /// The faults; none when the settings allow none here.
     rehearsing: Option<Arc<Rehearsing>>,
     told: HashSet<Moment>,
@@ -125,8 +128,9 @@ impl Drills {
         } = &self.parts;
         let settings = observer.guard().settings();
         let provoked = provoke(drill.trigger, &settings, storage.rpc_deadline());
+        let now = boottime();
         let rehearsing = provoked.map(|what| {
-            let (now, left) = (boottime(), drill.left());
+            let left = drill.left();
             Arc::new(Rehearsing::new(drill.id, what, drill.epoch, now, left))
         });
         storage.rehearse(rehearsing.clone());
@@ -135,6 +139,8 @@ impl Drills {
         Part {
             drill: drill.id,
             epoch: drill.epoch,
+            began_at: now,
+            began_us: drill.now_us,
             rehearsing,
             told: HashSet::new(),
         }
@@ -166,8 +172,8 @@ impl Drills {
         };
         let control = &self.parts.control;
         let replica = &control.options().replica_id;
-        let ago = boottime().saturating_sub(at);
-        record::mark(control.db(), part.drill, moment, replica, ago).await?;
+        let at = part.by_the_database(moment, at);
+        record::mark(control.db(), part.drill, moment, replica, at).await?;
         part.told.insert(moment);
         Ok(())
     }
@@ -186,7 +192,7 @@ impl Drills {
             .iter()
             .all(|moment| marks.iter().any(|(one, _)| one == moment));
         let waited_us = drill.now_us - committed.at_us;
-        if all || waited_us > crate::clock::micros(SETTLE_MAX) {
+        if all || waited_us > micros(SETTLE_MAX) {
             record::end(db, drill.id, Outcome::RolledBack).await?;
         }
         Ok(())
@@ -213,6 +219,18 @@ impl Drills {
         let answered = answered.filter(|(epoch, _)| *epoch >= committed.epoch);
         self.tell(part, Moment::Answer, answered.map(|(_, at)| at))
             .await
+    }
+}
+
+impl Part {
+    /// The two clocks meet in statements, which take their time; it is set off so that it never turns the order
+    /// of the story round. What comes before the transition is dated from one reading, a little early, and what
+    /// comes after it from its own statement, a little late.
+    fn by_the_database(&self, moment: Moment, at: Duration) -> At {
+        match moment.is_before_commit() {
+            true => At::Us(self.began_us + micros(at) - micros(self.began_at)),
+            false => At::Ago(boottime().saturating_sub(at)),
+        }
     }
 }
 

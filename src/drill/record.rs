@@ -73,6 +73,15 @@ pub(super) enum Moment {
     Answer,
 }
 
+/// When a moment was, by the database's clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum At {
+    /// Then.
+    Us(i64),
+    /// So long before the database hears of it.
+    Ago(Duration),
+}
+
 /// The transition that took the authority from storage, as the audit has it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Committed {
@@ -102,6 +111,14 @@ impl Outcome {
 }
 
 impl Moment {
+    /// Whether it comes before the transition.
+    pub(super) fn is_before_commit(self) -> bool {
+        match self {
+            Self::Fault | Self::BadSample | Self::Decision => true,
+            Self::Replicas | Self::Answer => false,
+        }
+    }
+
     pub(super) const ALL: [Self; 5] = [
         Self::Fault,
         Self::BadSample,
@@ -253,22 +270,27 @@ pub(super) async fn latest(db: &Db) -> Result<Option<Drill>, Fault> {
     rows.first().map(Drill::read).transpose()
 }
 
-/// Writes down that this replica saw a moment, so long ago. Only its first sight counts.
+/// Writes down that this replica saw a moment. Only its first sight counts.
 pub(super) async fn mark(
     db: &Db,
     drill: i64,
     moment: Moment,
     replica: &str,
-    ago: Duration,
+    at: At,
 ) -> Result<(), Fault> {
+    let (at_us, ago_us) = match at {
+        At::Us(us) => (Some(us), 0),
+        At::Ago(ago) => (None, micros(ago)),
+    };
     db.control(
         "INSERT INTO cutover.drill_marks (drill, moment, replica, at_us)
-         VALUES ($1, $2, $3, cutover.now_us() - $4) ON CONFLICT (drill, moment, replica) DO NOTHING",
+         VALUES ($1, $2, $3, coalesce($4::bigint, cutover.now_us() - $5)) ON CONFLICT (drill, moment, replica) DO NOTHING",
         vec![
             drill.into(),
             moment.as_str().into(),
             replica.into(),
-            micros(ago).into(),
+            at_us.into(),
+            ago_us.into(),
         ],
     )
     .await

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::record::{self, Drill, DrillWish, Moment, Outcome};
+use super::record::{self, At, Drill, DrillWish, Moment, Outcome};
 use crate::contract::Epoch;
 use crate::sql::{Db, PoolOptions};
 use crate::telemetry::Trigger;
@@ -82,7 +82,7 @@ async fn of_each_moment_the_earliest_sight_counts() {
     record::begin(&db, &wish(1)).await.unwrap();
     let seconds = Duration::from_secs;
     for (replica, ago) in [("a", 5), ("b", 60), ("a", 600)] {
-        let marked = record::mark(&db, 1, Moment::Fault, replica, seconds(ago)).await;
+        let marked = record::mark(&db, 1, Moment::Fault, replica, At::Ago(seconds(ago))).await;
         marked.unwrap();
     }
     let marks = record::marks(&db, 1).await.unwrap();

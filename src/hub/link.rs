@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions};
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Event, ExchangeKind};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::message::short;
 use super::task::Task;
+use crate::tls::Trust;
 
 /// Heartbeat interval unless the URL says otherwise; a silent peer is given up after twice as long.
 const HEARTBEAT_S: u16 = 10;
@@ -63,6 +65,14 @@ pub enum HubError {
     Refused(String),
 }
 
+/// Where to connect, as whom, and whom to believe.
+#[derive(Debug)]
+struct Broker {
+    uri: AMQPUri,
+    name: String,
+    trust: Arc<Trust>,
+}
+
 /// What the keeping task publishes.
 #[derive(Clone, Debug)]
 pub(super) enum Link {
@@ -78,18 +88,23 @@ pub(super) enum Link {
 }
 
 impl Hub {
-    /// Starts to connect, and stays at it. `name` is what the broker's own tools show.
+    /// Starts to connect, and stays at it. `name` is what the broker's own tools show. Over `amqps://` the broker
+    /// must be one that `trust` believes, as it is at each connection.
     ///
-    /// Must be called within a Tokio runtime. TLS by `amqps://`. Does not wait: see `wait_up`.
+    /// Must be called within a Tokio runtime. Does not wait: see `wait_up`.
     ///
     /// # Errors
     /// When the URL is not one.
-    pub fn connect(url: &str, name: &str) -> Result<Self, HubError> {
+    pub fn connect(url: &str, name: &str, trust: &Arc<Trust>) -> Result<Self, HubError> {
         let mut uri: AMQPUri = url.parse().map_err(HubError::Url)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        let name = name.to_owned();
+        let broker = Broker {
+            uri,
+            name: name.to_owned(),
+            trust: Arc::clone(trust),
+        };
         let (publish, link) = watch::channel(Link::Down);
-        let task = Task::spawn(|stop| keep(uri, name, publish, stop));
+        let task = Task::spawn(|stop| keep(broker, publish, stop));
         Ok(Self {
             link,
             task: Arc::new(task),
@@ -189,11 +204,12 @@ pub(super) async fn replaced(link: &mut watch::Receiver<Link>, connection: &Arc<
     }
 }
 
-async fn keep(uri: AMQPUri, name: String, link: watch::Sender<Link>, stop: CancellationToken) {
+async fn keep(broker: Broker, link: watch::Sender<Link>, stop: CancellationToken) {
+    let name = broker.name.as_str();
     let mut backoff = Backoff::default();
     loop {
         let once = async {
-            match open(&uri, &name).await {
+            match open(&broker).await {
                 Ok((connection, sentinel)) => {
                     backoff.reset();
                     tracing::info!(hub = name, "connected to the broker");
@@ -224,11 +240,9 @@ async fn keep(uri: AMQPUri, name: String, link: watch::Sender<Link>, stop: Cance
 
 /// Connects, and opens the sentinel: a consumer of the reply pseudo-queue, which costs the broker nothing
 /// and ends when the connection does. The library has no other notice of that.
-async fn open(uri: &AMQPUri, name: &str) -> Result<(Arc<Connection>, Sentinel), String> {
+async fn open(broker: &Broker) -> Result<(Arc<Connection>, Sentinel), String> {
     let open = async {
-        let properties =
-            ConnectionProperties::default().with_connection_name(name.as_bytes().into());
-        let connection = Connection::connect_uri(uri.clone(), properties).await?;
+        let connection = broker.connect().await?;
         let channel = connection.create_channel().await?;
         let replies = consume_replies(&channel).await?;
         Ok((Arc::new(connection), Sentinel { replies, channel }))
@@ -236,6 +250,23 @@ async fn open(uri: &AMQPUri, name: &str) -> Result<(Arc<Connection>, Sentinel), 
     match timeout(CONNECT_TIMEOUT, open).await {
         Ok(opened) => opened.map_err(|error: lapin::Error| error.to_string()),
         Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+impl Broker {
+    async fn connect(&self) -> lapin::Result<Connection> {
+        let name = self.name.as_bytes().into();
+        let properties = ConnectionProperties::default().with_connection_name(name);
+        let tls = OwnedTLSConfig {
+            // Besides the public ones, which the library has by itself.
+            cert_chain: self.trust.private_roots(),
+            identity: self.trust.identity().map(|identity| OwnedIdentity::PKCS8 {
+                pem: identity.chain.into_bytes(),
+                key: identity.key.into_bytes(),
+            }),
+        };
+        let runtime = lapin::runtime::default_runtime()?;
+        Connection::connect_uri_with_config(self.uri.clone(), properties, tls, runtime).await
     }
 }
 

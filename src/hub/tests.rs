@@ -12,6 +12,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::tls::issuer::public_trust;
+
+mod tls;
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -49,7 +52,7 @@ async fn connection() -> lapin::Connection {
 }
 
 async fn hub() -> Hub {
-    let hub = Hub::connect(&broker(), "hub test").unwrap();
+    let hub = Hub::connect(&broker(), "hub test", &public_trust()).unwrap();
     hub.wait_up(SOON).await.unwrap();
     hub
 }
@@ -276,7 +279,7 @@ async fn a_cut_line_leaves_sent_calls_in_doubt_and_comes_back() {
     let queue = queue("cut").await;
     let service = echo(&queue, Duration::from_millis(500)).await;
     let line = Line::open().await;
-    let hub = Hub::connect(&line.url, "cut test").unwrap();
+    let hub = Hub::connect(&line.url, "cut test", &public_trust()).unwrap();
     let client = client(&hub).await;
     let call = client.call("", &queue, Message::json("1"), SOON);
     let (result, ()) = tokio::join!(call, async {
@@ -304,7 +307,12 @@ async fn without_a_broker_a_call_fails_at_once_as_not_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let hub = Hub::connect(&format!("amqp://guest:guest@{address}/%2f"), "nobody").unwrap();
+    let hub = Hub::connect(
+        &format!("amqp://guest:guest@{address}/%2f"),
+        "nobody",
+        &public_trust(),
+    )
+    .unwrap();
     let client = RpcClient::new(&hub, RpcOptions::default());
     let result = client.call("", "q", Message::json("1"), SOON).await;
     assert!(matches!(result, Err(RpcError::NotSent(_))));
@@ -341,7 +349,7 @@ async fn many_publishes_are_confirmed_side_by_side_and_returns_are_told_apart() 
 async fn what_was_not_acknowledged_comes_again_after_a_cut() {
     let queue = queue_name("again");
     let line = Line::open().await;
-    let hub = Hub::connect(&line.url, "consumer test").unwrap();
+    let hub = Hub::connect(&line.url, "consumer test", &public_trust()).unwrap();
     let mut consumer = Consumer::new(&hub, consume(&queue));
     let publish = tokio::spawn({
         let queue = queue.clone();

@@ -264,6 +264,7 @@ async fn jobs_are_reached_over_http_by_whoever_the_layers_say() {
     let admin = crate::cli::AdminArgs {
         admin: format!("http://{}", listener.local_addr().unwrap()),
         token: None,
+        ca_file: None,
     };
     let router = acting(Arc::clone(&bench.jobs), |_| "eve".to_owned())
         .merge(looking(Arc::clone(&bench.jobs), |_| "eve".to_owned()));

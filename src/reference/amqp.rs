@@ -42,9 +42,9 @@ impl Amqp {
     /// # Errors
     /// When the URL is not one.
     pub(super) fn connect(broker: &Broker) -> Result<Self, HubError> {
-        let publish = Hub::connect(&broker.url, "cutover storage (answers)")?;
+        let publish = Hub::connect(&broker.url, "cutover storage (answers)", &broker.trust)?;
         Ok(Self {
-            consume: Hub::connect(&broker.url, "cutover storage (requests)")?,
+            consume: Hub::connect(&broker.url, "cutover storage (requests)", &broker.trust)?,
             queue: broker.queue.clone(),
             answers: Publisher::new(&publish, 4 * usize::from(IN_FLIGHT_MAX)),
             publish,

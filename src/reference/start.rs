@@ -19,9 +19,10 @@ use super::faults::FaultSwitch;
 use super::service::Service;
 use super::{events, http, ledger};
 use crate::hub::HubError;
-use crate::server::serve;
+use crate::server::{ServerOptions, Tls, serve};
 use crate::sql::{Db, Fault, IntrospectError, PoolOptions};
 use crate::storage::{Capabilities, Capability};
+use crate::tls::Trust;
 
 /// How often what need not be remembered any more is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -35,6 +36,8 @@ pub struct Options {
     pub db: String,
     /// Where HTTP listens; port 0 takes a free one.
     pub http: SocketAddr,
+    /// TLS on the HTTP port, if it speaks it.
+    pub tls: Option<Arc<Tls>>,
     /// Where faults are asked for, if they can be.
     pub faults: Option<SocketAddr>,
     /// The broker, if the service is to be reached, and to tell events, over AMQP.
@@ -56,6 +59,8 @@ pub struct Broker {
     pub queue: String,
     /// The topic exchange of its events.
     pub exchange: String,
+    /// Whom the broker must be, over `amqps://`.
+    pub trust: Arc<Trust>,
 }
 
 /// Why the service did not start.
@@ -146,7 +151,11 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Star
     let mut tasks = JoinSet::new();
     let (listener, http_addr) = listen(options.http).await?;
     let router = http::router(service.clone());
-    tasks.spawn(serve(listener, router, http::limits(), shutdown.clone()));
+    let limits = ServerOptions {
+        tls: options.tls,
+        ..http::limits()
+    };
+    tasks.spawn(serve(listener, router, limits, shutdown.clone()));
     let faults_addr = match options.faults {
         Some(addr) => {
             let (listener, addr) = listen(addr).await?;

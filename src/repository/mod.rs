@@ -20,6 +20,8 @@ use tokio_util::task::TaskTracker;
 
 pub use call::{Answer, Call, OpIdSource};
 
+pub use solo::repeats_weakened;
+
 use detach::{Detach, Panicked};
 
 use crate::contract::{Error, Query, Reply};
@@ -79,6 +81,10 @@ pub struct Repository {
     owed: Arc<Notify>,
     options: ArcSwap<RepositoryOptions>,
     debts: Arc<Semaphore>,
+    /// What was done here lately where storage answers alone.
+    recent: Arc<solo::Recent>,
+    /// Whether legacy may be asked there.
+    circuit: solo::Circuit,
     tasks: TaskTracker,
 }
 
@@ -95,6 +101,8 @@ impl Repository {
             owed: parts.owed,
             options: ArcSwap::from_pointee(options),
             debts: Arc::new(Semaphore::new(DEBTS_MAX)),
+            recent: Arc::default(),
+            circuit: solo::Circuit::default(),
             tasks: TaskTracker::new(),
         })
     }

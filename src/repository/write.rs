@@ -29,6 +29,8 @@ pub(super) struct Order {
     pub(super) digest: String,
     pub(super) deadline: Instant,
     pub(super) traceparent: Option<String>,
+    /// Somebody gave it its id before it came here: it may have come before.
+    pub(super) may_be_repeat: bool,
     /// The id was made by a door for a message that is new: a settled record under it is another's.
     pub(super) id_is_new: bool,
 }
@@ -58,6 +60,7 @@ impl Repository {
             write,
             op: Op::of(&call.request.query),
             id_is_new: call.op_id_source == OpIdSource::FirstDelivery,
+            may_be_repeat: call.request.op_id.is_some(),
             op_id: call.request.op_id.unwrap_or_else(OpId::fresh),
             digest: digest(&call.request.query),
             deadline: call.received + self.options.load().write_deadline,

@@ -26,6 +26,7 @@ use crate::control::Phase;
 use crate::guard::{GuardHandle, Situation};
 use crate::repository::{Parts, Repository};
 use crate::stage::Backend;
+use crate::tls::Trust;
 
 pub use canary::Canary;
 
@@ -43,6 +44,8 @@ pub struct SentinelOptions {
     pub hub_url: Option<String>,
     /// Who is told by HTTP POST, if anybody.
     pub webhook: Option<String>,
+    /// Whom the hub and the webhook must be to be told.
+    pub trust: Arc<Trust>,
     /// Writes in slow hours, if any.
     pub canary: Option<Canary>,
 }

@@ -54,8 +54,9 @@ impl Sentinel {
     }
 
     fn voice(&self) -> Option<Voice> {
-        let url = self.options.load().hub_url.clone()?;
-        match Hub::connect(&url, "cutover guard") {
+        let options = self.options.load_full();
+        let url = options.hub_url.as_deref()?;
+        match Hub::connect(url, "cutover guard", &options.trust) {
             Ok(hub) => Some(Voice {
                 publisher: Publisher::new(&hub, ANNOUNCEMENTS_MAX),
                 hub,
@@ -68,15 +69,17 @@ impl Sentinel {
     }
 
     async fn tell_all(&self, one: &Announcement, voice: Option<&Voice>) {
-        let webhook = self.options.load().webhook.clone();
+        let options = self.options.load_full();
         let hub = async {
             if let Some(voice) = voice {
                 persevere("the hub", async || voice.publish(one).await).await;
             }
         };
         let web = async {
-            if let Some(url) = webhook {
-                let post = async || webhook::post(&url, one.body.clone(), TRY_TIMEOUT).await;
+            if let Some(url) = &options.webhook {
+                let connector = options.trust.connector(TRY_TIMEOUT);
+                let post =
+                    async || webhook::post(&connector, url, one.body.clone(), TRY_TIMEOUT).await;
                 persevere("the webhook", post).await;
             }
         };

@@ -26,7 +26,7 @@ impl Sentinel {
         let mut rounds = Rounds::default();
         while !shutdown.is_cancelled() {
             // A rollback may insist for a while; it runs in a task of its own, and is not waited for then.
-            let round = self.round(&mut rounds);
+            let round = Box::pin(self.round(&mut rounds));
             shutdown.run_until_cancelled(round).await;
             let pause = self.guard().settings().evaluate_every;
             shutdown.run_until_cancelled(sleep(pause)).await;

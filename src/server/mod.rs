@@ -21,7 +21,7 @@ pub use answer::{error_response, json_response};
 pub use body::read_body;
 pub use hangup::Hangup;
 pub use options::ServerOptions;
-pub use tls::{Tls, TlsError};
+pub use tls::Tls;
 
 #[cfg(test)]
 mod tests;

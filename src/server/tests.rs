@@ -235,7 +235,10 @@ async fn tls_is_spoken_and_a_broken_reload_keeps_the_old_certificate() {
     .await;
     tls.reload().unwrap();
     std::fs::write(&key, "no key").unwrap();
-    assert!(matches!(tls.reload(), Err(TlsError::File { .. })));
+    assert!(matches!(
+        tls.reload(),
+        Err(crate::tls::TlsError::File { .. })
+    ));
     std::fs::remove_file(&key).unwrap();
 
     let mut roots = RootCertStore::empty();

@@ -1,13 +1,13 @@
 //! A server's certificate, replaceable while it serves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{self, ServerConfig};
+
+use crate::tls::{TlsError, certificates, private_key};
 
 /// A certificate chain and its key, read from PEM files.
 #[derive(Debug)]
@@ -15,22 +15,6 @@ pub struct Tls {
     chain: PathBuf,
     key: PathBuf,
     current: ArcSwap<ServerConfig>,
-}
-
-/// Why a certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file is missing, unreadable, or holds no such PEM section.
-    #[error("{path}: {source}")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: pem::Error,
-    },
-    /// The chain and the key do not make a usable certificate.
-    #[error("certificate: {0}")]
-    Certificate(#[from] rustls::Error),
 }
 
 impl Tls {
@@ -63,19 +47,11 @@ impl Tls {
     }
 }
 
-fn read(chain: &PathBuf, key: &PathBuf) -> Result<ServerConfig, TlsError> {
-    let at = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| TlsError::File { path, source }
-    };
-    let certificates = CertificateDer::pem_file_iter(chain)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(at(chain))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(at(key))?;
+fn read(chain: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(certificates, private)?;
+        .with_single_cert(certificates(chain)?, private_key(key)?)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -2,6 +2,7 @@
 //!
 //! The only module that knows `sqlx`. Others hand it bound requests or text in the portable subset.
 
+mod arg;
 mod blueprint;
 mod db;
 mod dialect;
@@ -17,8 +18,9 @@ mod sqlite_change;
 #[cfg(test)]
 mod tests;
 
+pub use arg::Arg;
 pub use blueprint::{Blueprint, blueprint};
-pub use db::{Arg, Db, IDLE_IN_TRANSACTION_MAX, PoolOptions, Record, Tx};
+pub use db::{Db, IDLE_IN_TRANSACTION_MAX, PoolOptions, Record, Tx};
 pub use dialect::Dialect;
 pub use fault::{Fault, Refusal};
 pub use identity::{Identity, identity};

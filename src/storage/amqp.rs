@@ -1,10 +1,12 @@
 //! The AMQP transport: what a call looks like as a message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::outcome::Ending;
 use super::{AmqpOptions, Call};
 use crate::hub::{Header, Hub, HubError, Message, RpcClient, RpcError, RpcOptions};
+use crate::tls::Trust;
 
 /// The line over a broker.
 #[derive(Debug)]
@@ -16,8 +18,12 @@ pub(super) struct Amqp {
 }
 
 impl Amqp {
-    pub(super) fn new(options: AmqpOptions, inflight_max: usize) -> Result<Self, HubError> {
-        let hub = Hub::connect(&options.url, "cutover storage client")?;
+    pub(super) fn new(
+        options: AmqpOptions,
+        inflight_max: usize,
+        trust: &Arc<Trust>,
+    ) -> Result<Self, HubError> {
+        let hub = Hub::connect(&options.url, "cutover storage client", trust)?;
         let rpc = RpcClient::new(
             &hub,
             RpcOptions {

@@ -13,6 +13,7 @@ use super::outcome::{Ending, outcome};
 use super::{Call, Capabilities, Rehearsing, StorageError};
 use crate::clock::boottime;
 use crate::contract::{Reply, Request};
+use crate::tls::Trust;
 
 /// The client of the storage service.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct StorageOptions {
     pub rpc_deadline: Duration,
     /// Calls under way at most; more wait for their turn until their deadline.
     pub inflight_max: usize,
+    /// Whom the service, or its broker, must be over TLS.
+    pub trust: Arc<Trust>,
 }
 
 /// Over what.
@@ -64,7 +67,7 @@ pub struct AmqpOptions {
 /// Where the service's server is.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    /// `http://host:port[/path]`.
+    /// `http://host:port[/path]` or `https://…`.
     pub base_url: String,
     /// Idle connections kept.
     pub pool: usize,
@@ -96,9 +99,10 @@ impl Storage {
     pub fn new(options: StorageOptions) -> Result<Self, OptionsError> {
         let inflight_max = options.inflight_max.clamp(1, Semaphore::MAX_PERMITS);
         let line = match options.transport {
-            Transport::Amqp(amqp) => Line::Amqp(Amqp::new(amqp, inflight_max)?),
+            Transport::Amqp(amqp) => Line::Amqp(Amqp::new(amqp, inflight_max, &options.trust)?),
             Transport::Http(http) => {
-                let http = Http::new(&http, options.rpc_deadline).map_err(OptionsError::Http)?;
+                let http = Http::new(&http, options.rpc_deadline, options.trust);
+                let http = http.map_err(OptionsError::Http)?;
                 Line::Http(Box::new(http))
             }
         };
@@ -146,6 +150,15 @@ impl Storage {
     #[must_use]
     pub fn refuses_late(&self) -> bool {
         self.capabilities.has(super::Capability::Deadline)
+    }
+
+    /// After the trust was read again: connections from now on are held to it.
+    pub fn renew_trust(&self) {
+        match &self.line {
+            // A broker is looked at anew with each connection.
+            Line::Amqp(_) => {}
+            Line::Http(http) => http.renew_trust(),
+        }
     }
 
     /// Begins the faults of a drill on this replica, or ends them.

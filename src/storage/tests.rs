@@ -18,6 +18,7 @@ use crate::hub::tests::{broker, queue, queue_name};
 use crate::hub::{ConsumeOptions, Consumer, Header, Hub, Message, Publisher};
 use crate::schema::Table;
 use crate::schema::fixture::pairs_table;
+use crate::tls::issuer::public_trust;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -86,6 +87,7 @@ fn client(address: SocketAddr, capabilities: Capabilities) -> Storage {
         capabilities,
         rpc_deadline: Duration::from_millis(1500),
         inflight_max: 64,
+        trust: crate::tls::issuer::public_trust(),
     })
     .unwrap()
 }
@@ -354,6 +356,7 @@ async fn over_amqp(routing_key: &str) -> Storage {
         capabilities: Capabilities::default(),
         rpc_deadline: Duration::from_millis(1500),
         inflight_max: 64,
+        trust: crate::tls::issuer::public_trust(),
     })
     .unwrap();
     let deadline = tokio::time::Instant::now() + LIMIT;
@@ -377,7 +380,7 @@ async fn over_amqp_a_queue_that_is_not_there_is_unavailable() {
 async fn over_amqp_a_service_that_knows_no_status_is_understood() {
     let queue = queue("plain").await;
     let storage = over_amqp(&queue).await;
-    let hub = Hub::connect(&broker(), "storage test").unwrap();
+    let hub = Hub::connect(&broker(), "storage test", &public_trust()).unwrap();
     let publisher = Publisher::new(&hub, 10);
     let mut consumer = Consumer::new(
         &hub,

@@ -12,7 +12,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// A module may name modules of lower layers and itself, nothing else.
 const LAYERS: [(u8, &[&str]); 10] = [
-    (0, &["clock", "contract", "stage"]),
+    (0, &["clock", "contract", "stage", "tls"]),
     (1, &["schema", "hub", "server"]),
     (2, &["compare", "sql"]),
     (3, &["telemetry"]),

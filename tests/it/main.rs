@@ -27,6 +27,7 @@ mod least_grants;
 mod live;
 mod moving;
 mod plan_client;
+mod ramp_down;
 mod readiness;
 mod recoveries;
 mod rollback;

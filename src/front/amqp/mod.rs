@@ -21,6 +21,7 @@ use crate::hub::{
     Publisher,
 };
 use crate::telemetry::{AmqpAnswer, Door, Op};
+use crate::tls::Trust;
 
 /// How long the broker may take to take and confirm an answer, a reconnect included.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,9 +55,13 @@ impl AmqpDoor {
     ///
     /// # Errors
     /// When the URL is not one.
-    pub fn open(doorway: Doorway, config: &config::AmqpDoor) -> Result<Self, HubError> {
-        let consuming = Hub::connect(config.url.expose(), "cutover door requests")?;
-        let publishing = Hub::connect(config.url.expose(), "cutover door answers")?;
+    pub fn open(
+        doorway: Doorway,
+        config: &config::AmqpDoor,
+        trust: &Arc<Trust>,
+    ) -> Result<Self, HubError> {
+        let consuming = Hub::connect(config.url.expose(), "cutover door requests", trust)?;
+        let publishing = Hub::connect(config.url.expose(), "cutover door answers", trust)?;
         let in_work_max = usize::from(config.prefetch);
         let consumer = Consumer::new(
             &consuming,

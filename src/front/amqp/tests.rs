@@ -15,6 +15,7 @@ use crate::hub::{RpcClient, RpcError, RpcOptions};
 use crate::repository::{Answer, Call, OpIdSource};
 use crate::stage::{Backend, Stage};
 use crate::telemetry::Metrics;
+use crate::tls::issuer::public_trust;
 
 const INSERT: &str =
     r#"{"db":"campaign_db","query":{"type":"insert","table":"campaigns","data":{"name":"a"}}}"#;
@@ -118,10 +119,10 @@ impl Running {
         hot.limits.body_bytes_max = 4096;
         let doorway = doorway(Arc::clone(&gate), Arc::clone(&calls), hot);
         let metrics = Arc::clone(&doorway.metrics);
-        let door = AmqpDoor::open(doorway, &config.amqp.unwrap()).unwrap();
+        let door = AmqpDoor::open(doorway, &config.amqp.unwrap(), &public_trust()).unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(door.run(shutdown.clone(), Duration::from_secs(5)));
-        let hub = Hub::connect(&url, "cutover door test").unwrap();
+        let hub = Hub::connect(&url, "cutover door test", &public_trust()).unwrap();
         hub.wait_up(Duration::from_secs(5)).await.unwrap();
         Self {
             hub,

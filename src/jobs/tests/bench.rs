@@ -207,6 +207,7 @@ async fn service(url: &str, stop: &CancellationToken) -> String {
         database: url.to_owned(),
         db: "campaign_db".to_owned(),
         http: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
         faults: None,
         broker: None,
         ddl: Some(DDL.to_owned()),
@@ -246,6 +247,7 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
         capabilities,
         rpc_deadline: RPC_DEADLINE,
         inflight_max: 8,
+        trust: crate::tls::issuer::public_trust(),
     });
     let storage = Arc::new(storage.unwrap());
     let metrics = Metrics::new(["ads".to_owned(), "campaigns".to_owned()]);

@@ -11,6 +11,7 @@ use crate::hub::{
     RpcReply,
 };
 use crate::reference::Broker;
+use crate::tls::issuer::public_trust;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -29,10 +30,11 @@ impl OverAmqp {
             queue: queue(&url, "requests").await,
             url,
             exchange: "message_hub".to_owned(),
+            trust: public_trust(),
         };
         let db = format!("campaign_db_{}", Uuid::new_v4().simple());
         let service = Fixture::over_amqp(Under::Sqlite, &db, broker.clone()).await;
-        let hub = Hub::connect(&broker.url, "reference test").unwrap();
+        let hub = Hub::connect(&broker.url, "reference test", &public_trust()).unwrap();
         let client = RpcClient::new(&hub, RpcOptions::default());
         client.wait_ready(PATIENCE).await.unwrap();
         Self {
@@ -129,7 +131,7 @@ async fn a_committed_write_is_told_to_the_hub() {
         }],
         prefetch: 10,
     };
-    let hub = Hub::connect(&amqp.broker.url, "reference test events").unwrap();
+    let hub = Hub::connect(&amqp.broker.url, "reference test events", &public_trust()).unwrap();
     let mut events = Consumer::new(&hub, options);
     let id = Uuid::new_v4();
     // Until the queue is bound nobody hears: write until somebody does.
@@ -192,7 +194,7 @@ async fn an_attempt_that_is_delivered_again_is_answered_from_the_record_or_not_e
 
 /// Takes one request from the service's queue and gives it back, if one comes soon.
 async fn steal(broker: &Broker) -> bool {
-    let hub = Hub::connect(&broker.url, "reference test thief").unwrap();
+    let hub = Hub::connect(&broker.url, "reference test thief", &public_trust()).unwrap();
     let options = ConsumeOptions {
         queue: broker.queue.clone(),
         declare: false,

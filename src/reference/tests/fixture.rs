@@ -175,11 +175,12 @@ impl Fixture {
     }
 }
 
-fn options(database: String, without: &[Capability]) -> Options {
+pub(super) fn options(database: String, without: &[Capability]) -> Options {
     Options {
         database,
         db: "campaign_db".to_owned(),
         http: "127.0.0.1:0".parse().unwrap(),
+        tls: None,
         faults: Some("127.0.0.1:0".parse().unwrap()),
         broker: None,
         ddl: Some(DDL.to_owned()),

@@ -9,3 +9,4 @@ mod fixture;
 mod ledger;
 mod promises;
 mod queries;
+mod tls;

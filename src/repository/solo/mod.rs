@@ -4,11 +4,17 @@
 //! touched are handed to a task that appends them to the journal; when that is not possible legacy is
 //! marked stale, and going back is refused until it has been verified.
 //!
-//! Operation records live in legacy, for which nothing waits here: a repeated operation id is not recognised.
-//! `status` lists this among the weakened promises.
+//! Operation records live in legacy, for which nothing waits here beyond a short bound (`circuit`). So a repeat
+//! is recognised by the replica that did the operation (`recent`), and by legacy's records as far as they can
+//! be had (`records`). What that leaves open `status` lists among the weakened promises. A send always has a
+//! fresh attempt id, never the client's (P7): no service is asked to tell repeats apart by it.
+
+mod circuit;
+mod recent;
+mod records;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -23,21 +29,61 @@ use crate::schema::{Step, Table};
 use crate::stage::{Backend, Stage};
 use crate::storage::{self, StorageError};
 
+use recent::{Entered, Ticket};
+use records::Taken;
+
+pub(super) use circuit::Circuit;
+pub(super) use recent::Recent;
+
+/// What `status` says of repeats in these stages.
+#[must_use]
+pub fn repeats_weakened() -> String {
+    format!(
+        "in ramp_down and complete a repeated op_id is recognised by the replica that did it, among its last {} \
+         operations since it started, and in ramp_down also by legacy's record if legacy answers within {:?}; \
+         otherwise it runs again, and so does one that storage left in doubt",
+        recent::OPERATIONS_MAX,
+        circuit::WITHIN
+    )
+}
+
 impl Repository {
-    /// One write with storage as its only judge.
+    /// One write with storage as its only judge, unless it is a repeat.
     pub(super) async fn write_solo(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
         order: &Order,
     ) -> Turn {
-        let debt = if snapshot.stage == Stage::RampDown {
-            match self.control.incur_legacy_debt(snapshot) {
-                Some(debt) => Some(debt),
-                None => return Turn::Again,
-            }
-        } else {
-            None
+        let repeated = |result| Turn::Done(result, Backend::Storage, Duration::ZERO);
+        let now = Instant::now();
+        let entered = self
+            .recent
+            .enter(order.op_id, &order.digest, order.id_is_new, now);
+        let ticket = match entered {
+            Entered::Runs(ticket) => ticket,
+            Entered::UnderWay => return Turn::InDoubt,
+            Entered::Done(reply) => return repeated(Ok(reply)),
+            Entered::OtherPayload => return repeated(Err(errors::other_payload(order.op_id))),
         };
+        if snapshot.stage != Stage::RampDown {
+            return self.send_solo(snapshot, order, ticket, None).await;
+        }
+        if let Some(answer) = self.answer_on_record(order).await {
+            return repeated(answer);
+        }
+        match self.control.incur_legacy_debt(snapshot) {
+            Some(debt) => self.send_solo(snapshot, order, ticket, Some(debt)).await,
+            None => Turn::Again,
+        }
+    }
+
+    async fn send_solo(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        order: &Order,
+        ticket: Ticket,
+        debt: Option<LegacyDebt>,
+    ) -> Turn {
         let started = Instant::now();
         let call = storage::Call {
             query: write_query(&order.write, &crate::clock::rfc3339_now()),
@@ -50,21 +96,32 @@ impl Repository {
         let result = self.storage.call(&call).await;
         let time = started.elapsed();
         self.observer.storage(order.op, time, result.as_ref().err());
-        match (&result, debt) {
-            (Ok(reply), Some(debt)) => self.owe_legacy(order, reply, debt),
-            // In doubt, the debt is dropped: legacy is stale until it is verified.
-            (Err(StorageError::InDoubt(_)), debt) => drop(debt),
-            (Err(_), Some(debt)) => debt.settled(),
-            (_, None) => {}
+        match &result {
+            Ok(reply) => {
+                if let Some(debt) = debt {
+                    self.owe_legacy(order, Taken::new(order, snapshot.epoch, reply), debt);
+                }
+                ticket.done(reply.clone());
+            }
+            // The debt is dropped: legacy is stale until it is verified.
+            Err(StorageError::InDoubt(_)) => {
+                let skew = self.control.options().clock_skew_max;
+                ticket.in_doubt(Instant::now() + call.deadline.remaining() + skew);
+            }
+            Err(StorageError::Rejected(_) | StorageError::Unavailable(_)) => {
+                if let Some(debt) = debt {
+                    debt.settled();
+                }
+            }
         }
         let result = result.map_err(|error| errors::from_storage_write(error, order.op_id));
         Turn::Done(result, Backend::Storage, time)
     }
 
-    /// Appends what legacy is owed, behind the caller's back; a debt that cannot be written down is a
-    /// dropped one.
-    fn owe_legacy(self: &Arc<Self>, order: &Order, reply: &Reply, debt: LegacyDebt) {
-        let touched = match touched_rows(order, reply) {
+    /// Appends what legacy is owed, behind the caller's back, and records the operation; a debt that cannot be
+    /// written down is a dropped one.
+    fn owe_legacy(self: &Arc<Self>, order: &Order, taken: Taken, debt: LegacyDebt) {
+        let touched = match touched_rows(order, taken.reply()) {
             Ok(touched) => touched,
             Err(why) => {
                 tracing::error!(why, "a debt towards legacy was dropped");
@@ -84,6 +141,8 @@ impl Repository {
                     return;
                 }
             }
+            // Before the debt is settled, for which a way back waits: the stage after it looks at records.
+            this.record_taken(&taken).await;
             debt.settled();
             this.owed.notify_one();
         });
