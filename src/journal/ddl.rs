@@ -48,6 +48,9 @@ CREATE TABLE IF NOT EXISTS cutover.operations (
   settled_us bigint
 );
 CREATE INDEX IF NOT EXISTS operations_settled ON cutover.operations USING brin (settled_us);
+ALTER TABLE cutover.journal ADD COLUMN IF NOT EXISTS leaves boolean NOT NULL DEFAULT false;
+ALTER TABLE cutover.journal ADD COLUMN IF NOT EXISTS points boolean NOT NULL DEFAULT false;
+CREATE INDEX IF NOT EXISTS journal_leaves ON cutover.journal (tbl, key) WHERE leaves;
 "#;
 
 const SQLITE: &str = r#"
@@ -67,7 +70,9 @@ CREATE TABLE IF NOT EXISTS cutover_journal (
   deadline_us INTEGER NOT NULL DEFAULT 0,
   attempts INTEGER NOT NULL DEFAULT 0,
   not_before_us INTEGER NOT NULL DEFAULT 0,
-  parked TEXT
+  parked TEXT,
+  leaves INTEGER NOT NULL DEFAULT 0,
+  points INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS cutover_journal_key ON cutover_journal (tbl, key, seq);
 CREATE TABLE IF NOT EXISTS cutover_operations (
@@ -86,6 +91,9 @@ CREATE TABLE IF NOT EXISTS cutover_ctx (
 );
 "#;
 
+/// What SQLite, which has no `ADD COLUMN IF NOT EXISTS`, adds to a journal made without these columns.
+const SQLITE_COLUMNS: [&str; 2] = ["leaves", "points"];
+
 /// Creates what is missing; changes nothing that is there.
 ///
 /// What is there is not even touched: `CREATE INDEX IF NOT EXISTS` locks its table before it looks, and a
@@ -100,6 +108,22 @@ pub async fn install(db: &Db) -> Result<(), Fault> {
     for statements in install_sql(db.dialect()) {
         db.batch(statements).await?;
     }
+    match db.dialect() {
+        Dialect::Postgres => Ok(()),
+        Dialect::Sqlite => add_columns(db).await,
+    }
+}
+
+async fn add_columns(db: &Db) -> Result<(), Fault> {
+    for column in SQLITE_COLUMNS {
+        let there = "SELECT 1 FROM pragma_table_info('cutover_journal') WHERE name = $1";
+        if db.fetch(there, vec![column.into()]).await?.is_empty() {
+            let add = format!(
+                "ALTER TABLE cutover_journal ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0"
+            );
+            db.batch(&add).await?;
+        }
+    }
     Ok(())
 }
 
@@ -108,7 +132,7 @@ async fn is_complete(db: &Db) -> Result<bool, Fault> {
     if db.dialect() == Dialect::Sqlite {
         return Ok(false);
     }
-    let last = "SELECT to_regclass('cutover.operations_settled') IS NOT NULL";
+    let last = "SELECT to_regclass('cutover.journal_leaves') IS NOT NULL";
     let rows = db.fetch(last, vec![]).await?;
     rows.first().map_or(Ok(false), |row| row.some_bool(0))
 }

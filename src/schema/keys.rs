@@ -66,7 +66,7 @@ impl Change {
                 table, filter, set, ..
             } => {
                 let keys = filter.pinned_keys(table)?;
-                let moved = keys.iter().map(|key| moved_key(table, key, set));
+                let moved = keys.iter().map(|key| table.moved_key(key, set));
                 let all = keys.iter().cloned().chain(moved);
                 Some(distinct(table, all))
             }
@@ -83,6 +83,15 @@ impl Table {
     pub fn key_of(&self, row: &Row) -> Option<Vec<Value>> {
         self.key_columns()
             .map(|column| row.get(&column.name).cloned())
+            .collect()
+    }
+
+    /// The key that a row of this key has after an update.
+    #[must_use]
+    pub fn moved_key(&self, key: &[Value], set: &Row) -> Vec<Value> {
+        let columns = self.key_columns().zip(key);
+        columns
+            .map(|(column, old)| set.get(&column.name).unwrap_or(old).clone())
             .collect()
     }
 
@@ -115,13 +124,6 @@ fn identity(kind: &Kind, value: &Value) -> String {
         },
         _ => kind.canonical(value).as_ref().unwrap_or(value).to_string(),
     }
-}
-
-fn moved_key(table: &Table, key: &[Value], set: &Row) -> Vec<Value> {
-    let columns = table.key_columns().zip(key);
-    columns
-        .map(|(column, old)| set.get(&column.name).unwrap_or(old).clone())
-        .collect()
 }
 
 /// The keys, each once, in order of first appearance.

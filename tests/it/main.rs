@@ -27,6 +27,7 @@ mod moving;
 mod plan_client;
 mod readiness;
 mod recoveries;
+mod relations;
 mod rollback;
 mod shadow_never_hurts;
 mod stages;

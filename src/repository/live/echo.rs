@@ -3,9 +3,11 @@
 //! Its keys are the intent's, the columns sent came back as sent, the others equal legacy's row, or are
 //! ones that storage fills in by configuration, or (for a new row) by a default.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
-use super::plan::{Before, Plan};
+use super::plan::{Before, Part, Plan, Planned};
 use crate::compare::values_equal;
 use crate::contract::{Key, Reply, Row};
 use crate::legacy::Image;
@@ -30,17 +32,56 @@ pub(super) fn images(
 ) -> Result<Vec<Image>, EchoMismatch> {
     let replies = split(plan, reply)?;
     let mut images: Vec<Image> = Vec::new();
-    for ((step, keys), reply) in plan.write.steps.iter().zip(&plan.steps).zip(replies) {
+    for ((step, planned), reply) in plan.write.steps.iter().zip(&plan.steps).zip(replies) {
         let Step::Change(change) = step else { continue };
-        for row in rows(change, reply)? {
-            let image = image(change, keys, row, before, &plan.deleted_at)?;
-            images.retain(|earlier| {
-                earlier.key != image.key || earlier.table.name != image.table.name
-            });
-            images.push(image);
+        let rows = rows(change, reply)?;
+        match planned.part {
+            Part::Asked => {}
+            // One is missing: storage saw it otherwise, and what hangs on it is gone all the same.
+            Part::Root | Part::Cleared if rows.len() < planned.keys.len() => {
+                return Err(shape(change.table().name.clone()));
+            }
+            Part::Root | Part::Cleared => {}
+            Part::Swept => {
+                for image in swept(change, planned, &rows)? {
+                    put(&mut images, image);
+                }
+                continue;
+            }
+        }
+        for row in rows {
+            for image in changed(change, planned, row, before, &images, &plan.deleted_at)? {
+                put(&mut images, image);
+            }
         }
     }
     Ok(images)
+}
+
+/// A later image of a row replaces an earlier one.
+fn put(images: &mut Vec<Image>, image: Image) {
+    images.retain(|earlier| earlier.key != image.key || earlier.table.name != image.table.name);
+    images.push(image);
+}
+
+/// Rows that were removed by key are gone, whether storage found them or had taken them along already; what it
+/// had in them does not matter any more.
+fn swept(change: &Change, planned: &Planned, rows: &[Row]) -> Result<Vec<Image>, EchoMismatch> {
+    let table = change.table();
+    let known = |row: &Row| find_key(table, &planned.keys, row).is_some();
+    if !rows.iter().all(known) {
+        return Err(shape(table.name.clone()));
+    }
+    let gone = planned.keys.iter().map(|key| gone(table, key));
+    Ok(gone.collect())
+}
+
+fn gone(table: &Arc<Table>, key: &Key) -> Image {
+    Image {
+        table: Arc::clone(table),
+        key: key.clone(),
+        row: None,
+    }
 }
 
 fn split(plan: &Plan, reply: &Reply) -> Result<Vec<Value>, EchoMismatch> {
@@ -82,16 +123,22 @@ fn rows(change: &Change, reply: Value) -> Result<Vec<Row>, EchoMismatch> {
     }
 }
 
-fn image(
+/// The images of a row that a change returned: of a moved one, its old key is gone.
+fn changed(
     change: &Change,
-    keys: &[Key],
+    planned: &Planned,
     row: Row,
     before: &Before,
+    so_far: &[Image],
     deleted_at: &str,
-) -> Result<Image, EchoMismatch> {
+) -> Result<Vec<Image>, EchoMismatch> {
     let table = change.table();
+    let (from, keys) = match planned.keys.split_first() {
+        Some((old, new)) if planned.moves => (Some(old), new),
+        Some(_) | None => (None, &planned.keys[..]),
+    };
     let key = find_key(table, keys, &row).ok_or_else(|| shape(table.name.clone()))?;
-    let old = before.get(&(table.name.clone(), key.clone()));
+    let old = row_before(table, from.unwrap_or(&key), before, so_far);
     let deleted = crate::schema::soft_delete_row(table, deleted_at);
     let sent = match change {
         Change::Insert { rows, .. } => rows
@@ -109,11 +156,29 @@ fn image(
             fields,
         });
     }
-    Ok(Image {
-        table: std::sync::Arc::clone(table),
+    let image = Image {
+        table: Arc::clone(table),
         key,
         row: (!matches!(change, Change::Delete { .. })).then_some(row),
-    })
+    };
+    let old_key = from.map(|key| gone(table, key));
+    Ok(old_key.into_iter().chain([image]).collect())
+}
+
+/// The row as the steps before left it.
+fn row_before<'a>(
+    table: &Table,
+    key: &Key,
+    before: &'a Before,
+    so_far: &'a [Image],
+) -> Option<&'a Row> {
+    let written = so_far
+        .iter()
+        .find(|image| image.key == *key && image.table.name == table.name);
+    match written {
+        Some(image) => image.row.as_ref(),
+        None => before.get(&(table.name.clone(), key.clone())),
+    }
 }
 
 /// The key among the intent's that a row has.
