@@ -19,6 +19,8 @@ mod intent;
 mod operation;
 mod stats;
 mod stripes;
+#[cfg(test)]
+mod tests;
 mod widen;
 
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};

@@ -10,8 +10,8 @@ use super::{Change, Filter, Kind, Table, Test};
 use crate::contract::{Operator, Row};
 
 impl Filter {
-    /// The keys that the filter cannot reach beyond: the whole key is pinned at the top level, by equality
-    /// or, where the key has one column, by `in`. Rows of these keys need not exist or match.
+    /// The keys that the filter cannot reach beyond: the whole key is pinned at the top level, by equality, by
+    /// an `or` of such, or, where the key has one column, by `in`. Rows of these keys need not exist or match.
     #[must_use]
     pub fn pinned_keys(&self, table: &Table) -> Option<Vec<Vec<Value>>> {
         if let Some(key) = self.pinned_key(table) {
@@ -19,6 +19,11 @@ impl Filter {
         }
         self.conjuncts().into_iter().find_map(|part| match part {
             Self::Keys(keys) => Some(keys.clone()),
+            Self::Any(parts) if !parts.is_empty() => {
+                let keys = parts.iter().map(|part| part.pinned_key(table));
+                let keys: Option<Vec<_>> = keys.collect();
+                Some(distinct(table, keys?.into_iter()))
+            }
             Self::Test(Test {
                 column,
                 operator: Operator::In,
@@ -159,7 +164,11 @@ mod tests {
             delete(json!({"id": {"in": [ID, OTHER, ID.to_uppercase()]}})),
             Some(json!([[ID], [OTHER]]))
         );
-        assert_eq!(delete(json!({"or": [{"id": ID}]})), None);
+        assert_eq!(
+            delete(json!({"or": [{"id": ID}, {"id": OTHER, "name": "x"}]})),
+            Some(json!([[ID], [OTHER]]))
+        );
+        assert_eq!(delete(json!({"or": [{"id": ID}, {"name": "x"}]})), None);
         assert_eq!(delete(json!({"not": {"id": ID}})), None);
         assert_eq!(delete(json!({"id": {"gte": ID}})), None);
     }
@@ -174,6 +183,8 @@ mod tests {
         );
         assert_eq!(delete(json!({"a": 1})), None);
         assert_eq!(delete(json!({"a": 1, "b": {"in": ["x"]}})), None);
+        let each = json!({"or": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]});
+        assert_eq!(delete(each), Some(json!([[1, "x"], [2, "y"]])));
     }
 
     #[test]

@@ -31,4 +31,5 @@ mod relations;
 mod rollback;
 mod shadow_never_hurts;
 mod stages;
+mod storm;
 mod walk;

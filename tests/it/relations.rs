@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use cutover::sql::{Db, PoolOptions};
 use serde_json::{Value, json};
 
-use crate::fixture::{Answer, World, WorldOptions, eventually};
+use crate::fixture::{Answer, LegacyKind, World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const OP: &str = "0190b5a0-0000-7000-8000-0000000000aa";
+const OP_2: &str = "0190b5a0-0000-7000-8000-0000000000ab";
 
 /// Two levels that go, rows that are cleared, a table that hangs on itself, keys that are followed.
 pub(crate) const DDL: &str = "
@@ -25,12 +27,14 @@ pub(crate) const TABLES: [&str; 7] = [
     "accounts", "projects", "tasks", "notes", "folders", "tags", "labels",
 ];
 
+/// What the DDL for storage leaves to be added in `live`.
+const CIRCLE: &str =
+    "ALTER TABLE folders ADD FOREIGN KEY (parent) REFERENCES folders ON DELETE CASCADE";
 /// Storage without the relations.
 const UNRELATED: &str = "
 ALTER TABLE projects DROP CONSTRAINT projects_account_fkey;
 ALTER TABLE tasks DROP CONSTRAINT tasks_project_fkey;
 ALTER TABLE notes DROP CONSTRAINT notes_account_fkey, DROP CONSTRAINT notes_project_fkey;
-ALTER TABLE folders DROP CONSTRAINT folders_parent_fkey;
 ALTER TABLE labels DROP CONSTRAINT labels_tag_fkey;
 ";
 
@@ -47,9 +51,8 @@ pub(crate) fn options() -> WorldOptions {
 /// A world in `live`, whose storage has the relations or not.
 pub(crate) async fn live(options: WorldOptions, related: bool) -> World {
     let world = World::build(options).await;
-    if !related {
-        world.storage_database.execute(UNRELATED).await;
-    }
+    let ddl = if related { CIRCLE } else { UNRELATED };
+    world.storage_database.execute(ddl).await;
     world.advance_to("live").await;
     world
 }
@@ -59,10 +62,7 @@ async fn a_removal_takes_two_levels_along_and_clears_what_only_points() {
     for related in [true, false] {
         let world = live(options(), related).await;
         fill(&world).await;
-        let gone = ask(&world, remove("accounts", json!({"id": 1})), OP)
-            .await
-            .ok();
-        assert_eq!(gone, json!({"id": 1, "name": "one"}));
+        removes_two_levels(&world).await;
         assert_same(&world).await;
         let left = |sql: &'static str| world.legacy.texts(sql);
         assert_eq!(
@@ -72,10 +72,6 @@ async fn a_removal_takes_two_levels_along_and_clears_what_only_points() {
         assert_eq!(left("SELECT title FROM tasks").await, ["other"]);
         let notes = "SELECT concat_ws(' ', id, account, project) FROM notes ORDER BY id";
         assert_eq!(left(notes).await, ["1", "2", "3 2 20"]);
-        let again = ask(&world, remove("accounts", json!({"id": 1})), OP)
-            .await
-            .ok();
-        assert_eq!(again, gone, "the first answer");
         nothing_is_owed(&world).await;
     }
 }
@@ -84,67 +80,133 @@ async fn a_removal_takes_two_levels_along_and_clears_what_only_points() {
 async fn a_table_that_hangs_on_itself_loses_whole_trees_and_circles() {
     for related in [true, false] {
         let world = live(options(), related).await;
-        for (id, parent) in [
-            (1, None),
-            (2, Some(1)),
-            (3, Some(2)),
-            (4, None),
-            (5, Some(4)),
-        ] {
-            let row = json!({"id": id, "parent": parent, "name": "folder"});
-            write(&world, insert("folders", row)).await.ok();
-        }
-        let circle = json!({"type": "update", "table": "folders", "where": {"id": 4}, "data": {"parent": 5}});
-        write(&world, circle).await.ok();
-        let itself = json!({"id": 6, "parent": 6, "name": "itself"});
-        write(&world, insert("folders", itself)).await.ok();
-
-        let gone = write(&world, remove("folders", json!({"id": 1})))
-            .await
-            .ok();
-        assert_eq!(gone["id"], 1);
-        let gone = write(&world, remove("folders", json!({"id": 4})))
-            .await
-            .ok();
-        assert_eq!(gone, json!({"id": 4, "parent": 5, "name": "folder"}));
-        let gone = write(&world, remove("folders", json!({"id": {"gte": 5}})))
-            .await
-            .ok();
-        assert_eq!(gone.as_array().expect("an array").len(), 1);
+        removes_trees_and_circles(&world).await;
+        assert_same(&world).await;
         let left = "SELECT count(*) FROM folders";
         assert_eq!(world.legacy.number(left).await, 0);
-        assert_same(&world).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_changed_unless_rows_follow_it() {
     let world = live(options(), true).await;
-    for code in ["a", "b", "c"] {
-        write(&world, insert("tags", json!({"code": code, "name": code})))
-            .await
-            .ok();
-    }
-    write(&world, insert("labels", json!({"id": 1, "tag": "c"})))
-        .await
-        .ok();
-    let moved = ask(&world, rekey("a", "z"), OP).await.ok();
-    assert_eq!(moved, json!({"code": "z", "name": "a"}));
-    assert_eq!(ask(&world, rekey("a", "z"), OP).await.ok(), moved);
-    assert_eq!(write(&world, rekey("z", "b")).await.code(), "conflict");
-    assert_eq!(write(&world, rekey("c", "d")).await.code(), "unsupported");
-    assert_eq!(write(&world, rekey("z", "z")).await.ok()["code"], "z");
-    let by_name = json!({"type": "update", "table": "tags", "where": {"name": "b"}, "data": {"code": "y", "name": "B"}});
-    assert_eq!(
-        write(&world, by_name).await.ok(),
-        json!([{"code": "y", "name": "B"}])
-    );
-    let several = json!({"type": "update", "table": "tags", "where": {"code": {"in": ["y", "z"]}}, "data": {"code": "x"}});
-    assert_eq!(write(&world, several).await.code(), "unsupported");
+    changes_keys(&world).await;
     let codes = "SELECT code FROM tags ORDER BY code";
     assert_eq!(world.legacy.texts(codes).await, ["c", "y", "z"]);
     assert_same(&world).await;
     nothing_is_owed(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_that_silences_no_trigger_ends_with_the_same_rows() {
+    let options = WorldOptions {
+        legacy: LegacyKind::PlainRole,
+        ..options()
+    };
+    let world = live(options, true).await;
+    fill(&world).await;
+    removes_two_levels(&world).await;
+    removes_trees_and_circles(&world).await;
+    changes_keys(&world).await;
+    assert_same(&world).await;
+    nothing_is_owed(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_of_sqlite_ends_with_the_same_rows() {
+    let world = World::build(WorldOptions {
+        legacy: LegacyKind::Sqlite,
+        ..options()
+    })
+    .await;
+    let legacy = Db::open(&world.legacy_url, &PoolOptions::default()).expect("a file");
+    for stage in ["dual_write", "shadow"] {
+        world.proxies[0].stage(stage, true).await.ok();
+    }
+    let verified = "UPDATE cutover_state SET storage_stale = 0";
+    legacy.batch(verified).await.expect("the state is there");
+    eventually("live", SOON, async || {
+        let answer = world.proxies[0].stage("live", true).await;
+        answer.status.is_success().then_some(()).ok_or(answer.body)
+    })
+    .await;
+    fill(&world).await;
+    removes_two_levels(&world).await;
+    removes_trees_and_circles(&world).await;
+    changes_keys(&world).await;
+    for rows in [
+        "SELECT concat(id, name) FROM accounts",
+        "SELECT concat(id, account, name) FROM projects",
+        "SELECT concat(project, number, title) FROM tasks",
+        "SELECT concat(id, '/', account, '/', project, body) FROM notes",
+        "SELECT concat(id, parent) FROM folders",
+        "SELECT concat(code, name) FROM tags",
+        "SELECT concat(id, tag) FROM labels",
+    ] {
+        let sql = format!("{rows} ORDER BY 1");
+        let held = legacy.fetch(&sql, vec![]).await.expect("it answers");
+        let held = held.iter().map(|row| row.some_text(0).expect("text"));
+        let held: Vec<String> = held.collect();
+        assert_eq!(held, world.storage_database.texts(&sql).await, "{rows}");
+    }
+}
+
+/// Removes an account with all that hangs on it, twice under one operation id.
+async fn removes_two_levels(world: &World) {
+    let query = remove("accounts", json!({"id": 1}));
+    let gone = ask(world, query.clone(), OP).await.ok();
+    assert_eq!(gone, json!({"id": 1, "name": "one"}));
+    assert_eq!(ask(world, query, OP).await.ok(), gone, "the first answer");
+}
+
+/// Makes a tree, a circle and a row that points at itself, and removes them.
+async fn removes_trees_and_circles(world: &World) {
+    for (id, parent) in [
+        (1, None),
+        (2, Some(1)),
+        (3, Some(2)),
+        (4, None),
+        (5, Some(4)),
+    ] {
+        let row = json!({"id": id, "parent": parent, "name": "folder"});
+        write(world, insert("folders", row)).await.ok();
+    }
+    let circle =
+        json!({"type": "update", "table": "folders", "where": {"id": 4}, "data": {"parent": 5}});
+    write(world, circle).await.ok();
+    let itself = json!({"id": 6, "parent": 6, "name": "itself"});
+    write(world, insert("folders", itself.clone())).await.ok();
+
+    let gone = write(world, remove("folders", json!({"id": 1}))).await.ok();
+    assert_eq!(gone["id"], 1);
+    let gone = write(world, remove("folders", json!({"id": 4}))).await.ok();
+    assert_eq!(gone, json!({"id": 4, "parent": 5, "name": "folder"}));
+    let gone = write(world, remove("folders", json!({"id": {"gte": 5}})))
+        .await
+        .ok();
+    assert_eq!(gone, json!([itself]));
+}
+
+async fn changes_keys(world: &World) {
+    for code in ["a", "b", "c"] {
+        let row = json!({"code": code, "name": code});
+        write(world, insert("tags", row)).await.ok();
+    }
+    let follower = json!({"id": 1, "tag": "c"});
+    write(world, insert("labels", follower)).await.ok();
+    let moved = ask(world, rekey("a", "z"), OP_2).await.ok();
+    assert_eq!(moved, json!({"code": "z", "name": "a"}));
+    assert_eq!(ask(world, rekey("a", "z"), OP_2).await.ok(), moved);
+    assert_eq!(write(world, rekey("z", "b")).await.code(), "conflict");
+    assert_eq!(write(world, rekey("c", "d")).await.code(), "unsupported");
+    assert_eq!(write(world, rekey("z", "z")).await.ok()["code"], "z");
+    let data = json!({"code": "y", "name": "B"});
+    let by_name = json!({"type": "update", "table": "tags", "where": {"name": "b"}, "data": data});
+    assert_eq!(write(world, by_name).await.ok(), json!([data]));
+    let several = json!({"code": {"in": ["y", "z"]}});
+    let several =
+        json!({"type": "update", "table": "tags", "where": several, "data": {"code": "x"}});
+    assert_eq!(write(world, several).await.code(), "unsupported");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,55 +253,31 @@ async fn a_transaction_removes_children_and_parent_and_is_refused_what_it_cannot
 async fn a_removal_whose_reply_was_lost_is_found_out_with_all_that_went() {
     let world = live(options(), true).await;
     fill(&world).await;
-    world.storage.fault(&json!({"lost_reply_rate": 1.0})).await;
-    let lost = ask(&world, remove("accounts", json!({"id": 1})), OP).await;
-    assert_eq!(lost.code(), "outcome_unknown", "{}", lost.body);
-    world.storage.heal().await;
-    let found = eventually("its outcome is known", SOON, async || {
-        let again = ask(&world, remove("accounts", json!({"id": 1})), OP).await;
-        match again.status.is_success() {
-            true => Ok(again.body),
-            false => Err(again.body.to_string()),
-        }
-    })
-    .await;
+    let query = remove("accounts", json!({"id": 1}));
+    let found = found_out(&world, query, OP).await;
     assert_eq!(found, json!({"id": 1, "name": "one"}));
-    assert_same(&world).await;
-    nothing_is_owed(&world).await;
-
-    write(&world, insert("tags", json!({"code": "a", "name": "A"})))
-        .await
-        .ok();
-    world.storage.fault(&json!({"lost_reply_rate": 1.0})).await;
-    let op = "0190b5a0-0000-7000-8000-0000000000ab";
-    assert_eq!(
-        ask(&world, rekey("a", "b"), op).await.code(),
-        "outcome_unknown"
-    );
-    world.storage.heal().await;
-    let found = eventually("its outcome is known", SOON, async || {
-        let again = ask(&world, rekey("a", "b"), op).await;
-        match again.status.is_success() {
-            true => Ok(again.body),
-            false => Err(again.body.to_string()),
-        }
-    })
-    .await;
+    let tag = json!({"code": "a", "name": "A"});
+    write(&world, insert("tags", tag)).await.ok();
+    let found = found_out(&world, rekey("a", "b"), OP_2).await;
     assert_eq!(found, json!({"code": "b", "name": "A"}));
     assert_same(&world).await;
+    nothing_is_owed(&world).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_legacy_that_silences_no_trigger_ends_with_the_same_rows() {
-    let world = World::build(options()).await;
-    let plain = format!(
-        "CREATE ROLE {role} LOGIN; DO $$ DECLARE t text; BEGIN \
-         EXECUTE format('ALTER DATABASE %I OWNER TO {role}', current_database()); \
-         FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP \
-         EXECUTE format('ALTER TABLE %I OWNER TO {role}', t); END LOOP; END $$",
-        role = "nobody_special"
-    );
-    world.legacy.execute(&plain).await;
+/// Sends a write whose reply is lost, and returns the answer of its repeat.
+async fn found_out(world: &World, query: Value, op: &str) -> Value {
+    world.storage.fault(&json!({"lost_reply_rate": 1.0})).await;
+    let lost = ask(world, query.clone(), op).await;
+    assert_eq!(lost.code(), "outcome_unknown", "{}", lost.body);
+    world.storage.heal().await;
+    eventually("its outcome is known", SOON, async || {
+        let again = ask(world, query.clone(), op).await;
+        match again.status.is_success() {
+            true => Ok(again.body),
+            false => Err(again.body.to_string()),
+        }
+    })
+    .await
 }
 
 async fn fill(world: &World) {
@@ -252,12 +290,13 @@ async fn fill(world: &World) {
         let row = json!({"id": id, "account": account, "name": "project"});
         write(world, insert("projects", row)).await.ok();
     }
-    let tasks = json!([
-        {"project": 10, "number": 1, "title": "first"},
-        {"project": 10, "number": 2, "title": "second"},
-        {"project": 11, "number": 1, "title": "third"},
-        {"project": 20, "number": 1, "title": "other"},
-    ]);
+    // More than one statement removes.
+    let tasks = (1..=70).map(|number| json!({"project": 10, "number": number, "title": "many"}));
+    let others = [
+        json!({"project": 11, "number": 1, "title": "one"}),
+        json!({"project": 20, "number": 1, "title": "other"}),
+    ];
+    let tasks: Value = tasks.chain(others).collect();
     write(world, insert("tasks", tasks)).await.ok();
     let notes = json!([
         {"id": 1, "account": 1, "project": 10, "body": "both"},

@@ -188,7 +188,9 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::contract::Query;
     use crate::schema::fixture::{ID, change, schema};
+    use crate::schema::{BindLimits, Bound, Step, bind};
 
     fn of(query: Value) -> Change {
         change(query)
@@ -208,6 +210,17 @@ mod tests {
         let items = schema.tables.get_mut("items").expect("a table");
         alter(Arc::make_mut(items));
         schema
+    }
+
+    fn bound_to(schema: &Schema, query: Value) -> Change {
+        let query = Query::from_value(query).expect("a query");
+        match bind(&query, schema, &BindLimits::default()) {
+            Ok(Bound::Write(mut write)) => match write.steps.remove(0) {
+                Step::Change(change) => change,
+                Step::Read(read) => panic!("not a change: {read:?}"),
+            },
+            other => panic!("not a write: {other:?}"),
+        }
     }
 
     #[test]
@@ -256,24 +269,18 @@ mod tests {
 
     #[test]
     fn what_only_a_database_knows_may_be_any_row_of_the_table() {
-        let insert =
-            of(json!({"type": "insert", "table": "items", "data": {"id": ID, "campaign_id": ID}}));
+        let item = json!({"id": ID, "campaign_id": ID});
+        let insert = json!({"type": "insert", "table": "items", "data": item});
         let by_name = with(|items| items.references[0].target = vec!["name".to_owned()]);
-        assert_eq!(pointed(&insert, &by_name)[0].key, None);
-        let upsert = Change::Insert {
-            table: Arc::new(Table {
-                columns: vec![insert.table().columns[0].clone(), {
-                    let mut column = insert.table().columns[1].clone();
-                    column.has_default = true;
-                    column
-                }],
-                ..Table::clone(insert.table())
-            }),
-            rows: vec![Row::from_iter([("id".to_owned(), json!(ID))])],
-            single: true,
-            upsert: true,
-        };
-        assert_eq!(pointed(&upsert, &schema())[0].key, None, "by a default");
+        let aims = pointed(&bound_to(&by_name, insert), &by_name);
+        assert_eq!(aims[0].key, None);
+        let by_default = with(|items| {
+            items.columns[1].has_default = true;
+            items.columns[1].nullable = true;
+        });
+        let upsert = json!({"type": "upsert", "table": "items", "data": {"id": ID}});
+        let aims = pointed(&bound_to(&by_default, upsert), &by_default);
+        assert_eq!(aims[0].key, None);
     }
 
     #[test]

@@ -224,3 +224,130 @@ fn differences(table: &Table, row: &Row, sent: Option<&Row>, old: Option<&Row>) 
     }
     fields
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::fixture::{ID, schema, write};
+
+    const OTHER: &str = "0190a5c8-7d3e-7c3e-8f00-ffffffffffff";
+
+    fn key(id: &str) -> Key {
+        Key(format!("[\"{id}\"]"))
+    }
+
+    fn planned(ids: &[&str], part: Part) -> Planned {
+        Planned {
+            keys: ids.iter().map(|id| key(id)).collect(),
+            part,
+            ..Planned::default()
+        }
+    }
+
+    fn plan(query: Value, steps: Vec<Planned>) -> Plan {
+        let write = write(query);
+        Plan {
+            asked_transaction: write.transaction,
+            write,
+            keys: Vec::new(),
+            steps,
+            bonds: crate::journal::Bonds::default(),
+            deleted_at: String::new(),
+        }
+    }
+
+    fn item(id: &str, campaign: &str) -> Value {
+        json!({"id": id, "campaign_id": campaign})
+    }
+
+    fn campaign(name: &str, note: &str) -> Value {
+        let schema = schema();
+        let table = schema.table("campaigns").expect("a table");
+        let columns = table.columns.iter();
+        let mut row: Row = columns
+            .map(|column| (column.name.clone(), Value::Null))
+            .collect();
+        for (column, value) in [("id", ID), ("name", name), ("note", note)] {
+            row.insert(column.to_owned(), json!(value));
+        }
+        Value::Object(row)
+    }
+
+    fn before() -> Before {
+        let rows = [
+            ("items", item(ID, ID)),
+            ("campaigns", campaign("old", "old")),
+        ];
+        let mut before = Before::new();
+        for (table, row) in rows {
+            if let Value::Object(row) = row {
+                before.insert((table.to_owned(), key(ID)), row);
+            }
+        }
+        before
+    }
+
+    /// Key and presence of each image, or the fields that are not believed.
+    fn judged(plan: &Plan, reply: &Value) -> Result<Vec<(String, bool)>, Vec<String>> {
+        let images = images(plan, &Reply::from_value(reply), &before());
+        let images = images.map_err(|mismatch| mismatch.fields)?;
+        let seen = images.into_iter();
+        Ok(seen
+            .map(|image| (image.key.0, image.row.is_some()))
+            .collect())
+    }
+
+    #[test]
+    fn a_moved_row_leaves_its_old_key() {
+        let update =
+            json!({"type": "update", "table": "items", "where": {"id": ID}, "data": {"id": OTHER}});
+        let moved = Planned {
+            moves: true,
+            ..planned(&[ID, OTHER], Part::Asked)
+        };
+        let plan = plan(update, vec![moved]);
+        let both = vec![(key(ID).0, false), (key(OTHER).0, true)];
+        assert_eq!(judged(&plan, &item(OTHER, ID)), Ok(both));
+        assert_eq!(
+            judged(&plan, &item(OTHER, OTHER)),
+            Err(vec!["campaign_id".to_owned()])
+        );
+        assert_eq!(judged(&plan, &item(ID, ID)), Err(vec![]), "it did not move");
+        assert_eq!(judged(&plan, &Value::Null), Ok(vec![]), "it did not match");
+    }
+
+    #[test]
+    fn what_was_removed_by_name_is_gone_though_storage_had_taken_it_along() {
+        let delete = json!({"type": "delete", "table": "items", "where": {"id": ID}});
+        let swept = plan(delete.clone(), vec![planned(&[ID], Part::Swept)]);
+        let gone = Ok(vec![(key(ID).0, false)]);
+        for reply in [Value::Null, json!([]), json!([item(ID, OTHER)])] {
+            assert_eq!(judged(&swept, &reply), gone);
+        }
+        assert_eq!(judged(&swept, &json!([item(OTHER, ID)])), Err(vec![]));
+        let root = plan(delete, vec![planned(&[ID], Part::Root)]);
+        assert_eq!(judged(&root, &item(ID, ID)), gone);
+        assert_eq!(
+            judged(&root, &Value::Null),
+            Err(vec![]),
+            "what hung on it is gone"
+        );
+    }
+
+    #[test]
+    fn a_row_is_held_against_what_an_earlier_member_left() {
+        let set = |data: Value| json!({"type": "update", "table": "campaigns", "where": {"id": ID}, "data": data});
+        let members = [set(json!({"name": "new"})), set(json!({"note": "new"}))];
+        let transaction = json!({"type": "transaction", "queries": members});
+        let steps = vec![planned(&[ID], Part::Asked), planned(&[ID], Part::Asked)];
+        let plan = plan(transaction, steps);
+        let (first, second) = (campaign("new", "old"), campaign("new", "new"));
+        let image = Ok(vec![(key(ID).0, true)]);
+        assert_eq!(judged(&plan, &json!([first, second])), image);
+        let forgotten = campaign("old", "new");
+        let fields = Err(vec!["name".to_owned()]);
+        assert_eq!(judged(&plan, &json!([first, forgotten])), fields);
+    }
+}

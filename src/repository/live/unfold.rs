@@ -265,3 +265,188 @@ pub(super) fn held(swept: &Swept) -> (Vec<Named>, Vec<Named>) {
         leaving.map(name).collect(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::fixture::{ID, schema, write};
+    use crate::schema::write_query;
+
+    const CAMPAIGN: &str = "[\"campaign\"]";
+
+    fn key(name: &str) -> Key {
+        Key(format!("[\"{name}\"]"))
+    }
+
+    fn hanging(table: &str, name: &str, fate: Fate) -> SweptRow {
+        let table = schema().table(table).expect("a table").clone();
+        SweptRow {
+            table,
+            key: key(name),
+            fate,
+        }
+    }
+
+    fn swept(rows: Vec<SweptRow>) -> Swept {
+        Swept {
+            rows,
+            ..Swept::default()
+        }
+    }
+
+    /// A plan of these queries, each of one key and, when it is a delete of campaigns, a removal.
+    fn plan(query: Value, keys: &[&str]) -> Plan {
+        let write = write(query);
+        let mut plan = Plan {
+            asked_transaction: write.transaction,
+            write,
+            keys: Vec::new(),
+            steps: Vec::new(),
+            bonds: crate::journal::Bonds::default(),
+            deleted_at: String::new(),
+        };
+        for (step, name) in plan.write.steps.iter().zip(keys) {
+            let Step::Change(change) = step else { continue };
+            let mut planned = Planned {
+                keys: vec![key(name)],
+                ..Planned::default()
+            };
+            if matches!(change, Change::Delete { .. }) && change.table().name == "campaigns" {
+                planned.leaving = Leaving::Rows;
+                plan.bonds
+                    .leaving
+                    .insert(("campaigns".to_owned(), key(name)));
+            }
+            plan.steps.push(planned);
+        }
+        plan
+    }
+
+    fn delete(table: &str) -> Value {
+        json!({"type": "delete", "table": table, "where": {"id": ID}, "hard": true})
+    }
+
+    fn removal() -> Plan {
+        plan(delete("campaigns"), &["campaign"])
+    }
+
+    /// Operation and table of each step as it is sent.
+    fn sent(plan: &Plan) -> Vec<String> {
+        let query = write_query(&plan.write, "").to_value();
+        let queries = query["queries"].as_array().expect("a transaction").clone();
+        queries
+            .iter()
+            .map(|query| format!("{} {}", query["type"], query["table"]).replace('"', ""))
+            .collect()
+    }
+
+    #[test]
+    fn what_hangs_on_a_row_is_cleared_and_removed_before_it() {
+        let rows = vec![
+            hanging("pairs", "a", Fate::Cleared([2].into())),
+            hanging("items", "b", Fate::Removed),
+        ];
+        let unfolded = unfold(&removal(), &swept(rows), &schema()).unwrap();
+        let order = ["update pairs", "delete items", "delete campaigns"];
+        assert_eq!(sent(&unfolded), order);
+        let parts: Vec<Part> = unfolded.steps.iter().map(|planned| planned.part).collect();
+        assert_eq!(parts, [Part::Cleared, Part::Swept, Part::Root]);
+    }
+
+    #[test]
+    fn in_a_circle_what_was_asked_for_goes_before_what_hangs_on_it() {
+        let rows = vec![
+            hanging("pairs", "a", Fate::Cleared([2].into())),
+            hanging("items", "b", Fate::Removed),
+        ];
+        let circle = Swept {
+            circular: true,
+            ..swept(rows)
+        };
+        let unfolded = unfold(&removal(), &circle, &schema()).unwrap();
+        let order = ["update pairs", "delete campaigns", "delete items"];
+        assert_eq!(sent(&unfolded), order);
+    }
+
+    #[test]
+    fn the_farthest_rows_of_a_table_go_first_and_in_statements_that_a_service_takes() {
+        let rows = (0..150).map(|at| hanging("pairs", &at.to_string(), Fate::Removed));
+        let unfolded = unfold(&removal(), &swept(rows.collect()), &schema()).unwrap();
+        assert_eq!(
+            unfolded.steps.len(),
+            4,
+            "two columns are two terms, and one for the row"
+        );
+        assert_eq!(unfolded.steps[0].keys[0], key("149"));
+        let rows = (0..1_000).map(|at| hanging("items", &at.to_string(), Fate::Removed));
+        let unfolded = unfold(&removal(), &swept(rows.collect()), &schema()).unwrap();
+        assert_eq!(unfolded.steps.len(), 2);
+    }
+
+    #[test]
+    fn a_member_before_the_removal_may_write_nothing_that_it_takes_along() {
+        let update = json!({"type": "update", "table": "items", "where": {"id": ID}, "data": {"campaign_id": ID}});
+        let both = |first: &Value, second: &Value| json!({"type": "transaction", "queries": [first, second]});
+        let item = || swept(vec![hanging("items", "item", Fate::Removed)]);
+        let campaign = delete("campaigns");
+        let before = plan(both(&update, &campaign), &["item", "campaign"]);
+        let refused = unfold(&before, &item(), &schema());
+        assert_eq!(refused.unwrap_err(), Tangle::Members);
+        let after = plan(both(&campaign, &update), &["campaign", "item"]);
+        assert!(unfold(&after, &item(), &schema()).is_ok());
+        let other = plan(both(&update, &campaign), &["other", "campaign"]);
+        assert!(unfold(&other, &item(), &schema()).is_ok());
+
+        let mut points = other.clone();
+        let target = |table: &str, key: Option<&str>| crate::journal::Target {
+            table: table.to_owned(),
+            key: key.map(|key| Key(key.to_owned())),
+        };
+        for target in [
+            target("campaigns", Some(CAMPAIGN)),
+            target("campaigns", None),
+        ] {
+            points.steps[0].targets = vec![target];
+            let refused = unfold(&points, &Swept::default(), &schema());
+            assert_eq!(refused.unwrap_err(), Tangle::Members);
+        }
+    }
+
+    #[test]
+    fn a_member_may_remove_a_row_before_its_parent_but_not_after() {
+        let both = |first, second| json!({"type": "transaction", "queries": [first, second]});
+        let hanging = Swept {
+            hanging: [("items".to_owned(), key("item"))].into(),
+            ..Swept::default()
+        };
+        let before = plan(
+            both(delete("items"), delete("campaigns")),
+            &["item", "campaign"],
+        );
+        assert!(unfold(&before, &hanging, &schema()).is_ok());
+        let after = plan(
+            both(delete("campaigns"), delete("items")),
+            &["campaign", "item"],
+        );
+        assert_eq!(
+            unfold(&after, &hanging, &schema()).unwrap_err(),
+            Tangle::Members
+        );
+    }
+
+    #[test]
+    fn the_caller_gets_the_answers_to_what_it_asked_digit_by_digit() {
+        let rows = vec![hanging("items", "b", Fate::Removed)];
+        let unfolded = unfold(&removal(), &swept(rows), &schema()).unwrap();
+        let reply = Reply::from_json(r#"[[{"id":1}], {"budget":1.50}]"#.to_owned());
+        assert_eq!(unfolded.for_caller(reply).as_json(), r#"{"budget":1.50}"#);
+        let many = json!({"type": "delete", "table": "items", "where": {"campaign_id": ID}});
+        let many = plan(many, &["item"]);
+        for (given, owed) in [("{\"a\":1}", "[{\"a\":1}]"), ("null", "[]"), ("[1]", "[1]")] {
+            let reply = Reply::from_json(given.to_owned());
+            assert_eq!(many.for_caller(reply).as_json(), owed);
+        }
+    }
+}
