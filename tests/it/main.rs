@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod beside;
 mod capture;
 mod control;
 mod crashes;
