@@ -13,7 +13,6 @@ use super::{Applier, Round};
 use crate::backfill;
 use crate::contract::Key;
 use crate::journal::{self, Claim, Claimed, Direction, Parked};
-use crate::legacy::Swept;
 use crate::sql::Fault;
 
 /// Rows that a cycle may take along; a larger one is a person's to solve.
@@ -76,12 +75,13 @@ impl Applier {
         let Some(swept) = self.legacy.swept_along(&removed, SWEPT_MAX).await? else {
             return Ok(Along::TooMany);
         };
-        if swept.is_empty() {
+        if swept.rows.is_empty() {
             return Ok(Along::Claimed(Vec::new()));
         }
         let keys: Vec<(String, Key)> = swept
+            .rows
             .iter()
-            .map(|one: &Swept| (one.table.name.clone(), one.key.clone()))
+            .map(|row| (row.table.name.clone(), row.key.clone()))
             .collect();
         let claimed = claim
             .extend(self.legacy.db(), Direction::ToStorage, &keys)

@@ -337,7 +337,8 @@ async fn epoch_and_generation(tx: &mut Tx) -> Result<(Epoch, i64), Fault> {
     Ok((Epoch(row.some_int(0)?), row.some_int(1)?))
 }
 
-async fn now(tx: &mut Tx) -> Result<i64, Fault> {
+/// The time of the database.
+pub(super) async fn now(tx: &mut Tx) -> Result<i64, Fault> {
     let rows = tx.control("SELECT cutover.now_us()", vec![]).await?;
     rows.first()
         .ok_or_else(|| Fault::Unexpected("no clock".to_owned()))?

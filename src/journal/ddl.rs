@@ -8,11 +8,18 @@ use crate::sql::{Component, Step};
 /// short-lived.
 pub const COMPONENT: Component = Component {
     name: "journal",
-    steps: &[Step {
-        portable: &[],
-        postgres: POSTGRES,
-        sqlite: SQLITE,
-    }],
+    steps: &[
+        Step {
+            portable: &[],
+            postgres: POSTGRES,
+            sqlite: SQLITE,
+        },
+        Step {
+            portable: BONDS,
+            postgres: &[],
+            sqlite: &[],
+        },
+    ],
 };
 
 const POSTGRES: &[&str] = &[
@@ -81,4 +88,11 @@ const SQLITE: &[&str] = &[
       op_id TEXT,
       role TEXT NOT NULL
     )",
+];
+
+/// What writes do to relations that act (`Bonds`).
+const BONDS: &[&str] = &[
+    "ALTER TABLE cutover.journal ADD COLUMN leaves boolean NOT NULL DEFAULT false",
+    "ALTER TABLE cutover.journal ADD COLUMN points boolean NOT NULL DEFAULT false",
+    "CREATE INDEX journal_leaves ON cutover.journal (tbl, key) WHERE leaves",
 ];

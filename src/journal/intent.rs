@@ -4,14 +4,16 @@
 //! asked, and only its owner (by token) may settle, drop or resolve it, in a transaction that proves it
 //! still is one (P2). All keys of a write are opened, settled and resolved as one (P12).
 
-use super::claim::{micros, uuid_at};
+use std::time::Duration;
+
+use super::bonds::{Bonds, is_leaving};
+use super::claim::{micros, now, uuid_at};
 use super::gate::gate;
 use super::operation::open_record;
-use super::stripes::{json_list, lock};
+use super::stripes::{json_list, name_of};
 use super::{Operation, OperationState, Parked, record_state};
 use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
 use crate::sql::{Db, Dialect, Fault, Tx};
-use std::time::Duration;
 
 /// A live write about to be sent.
 #[derive(Clone, Debug)]
@@ -24,6 +26,8 @@ pub struct Intent {
     pub epoch: Epoch,
     /// Every key it may touch, by table; not empty.
     pub keys: Vec<(String, Key)>,
+    /// What it does to relations.
+    pub bonds: Bonds,
     /// Its owner.
     pub token: Token,
     /// The one send it covers.
@@ -37,7 +41,8 @@ pub struct Intent {
 pub enum Opened {
     /// Open: the request may be sent and must not commit after this (unix microseconds).
     Until(i64),
-    /// An open entry holds one of the keys: wait and try again.
+    /// An open entry holds one of the keys, or a row that the write points to is about to go: wait and try
+    /// again.
     Held,
     /// The operation has a record already; nothing was opened.
     Recorded(Operation),
@@ -50,59 +55,65 @@ pub enum Opened {
 /// deadline like any other.
 pub async fn open_intent(db: &Db, intent: &Intent) -> Result<Opened, Fault> {
     let mut tx = db.begin().await?;
-    if tx.dialect() == Dialect::Postgres {
-        tx.fetch("SET LOCAL synchronous_commit = on", vec![])
-            .await?;
-    }
-    lock(
-        &mut tx,
-        intent.keys.iter().map(|(table, key)| (table.as_str(), key)),
-    )
-    .await?;
-    if is_held(&mut tx, &intent.keys).await? {
+    durable(&mut tx).await?;
+    intent.bonds.stripes(&intent.keys).lock(&mut tx).await?;
+    if is_held(&mut tx, &intent.keys).await? || is_leaving(&mut tx, &intent.bonds.targets).await? {
         return Ok(Opened::Held);
     }
     if let Some(record) = open_record(&mut tx, intent.op_id, &intent.digest, intent.epoch).await? {
         return Ok(Opened::Recorded(record));
     }
-    let mut deadline_us = 0;
-    for (table, key) in &intent.keys {
-        deadline_us = insert(&mut tx, intent, table, key, deadline_us).await?;
-    }
+    let deadline_us = now(&mut tx).await? + micros(intent.lease);
+    insert(&mut tx, intent, &intent.keys, deadline_us).await?;
     gate(&mut tx, intent.epoch).await?;
     tx.commit().await?;
     Ok(Opened::Until(deadline_us))
 }
 
-/// Inserts one key's entry; the first sets the deadline of all (0: not set yet).
-async fn insert(
+/// Makes the transaction's commit a synchronous one (P10).
+pub(super) async fn durable(tx: &mut Tx) -> Result<(), Fault> {
+    if tx.dialect() == Dialect::Postgres {
+        tx.fetch("SET LOCAL synchronous_commit = on", vec![])
+            .await?;
+    }
+    Ok(())
+}
+
+/// Inserts the entries of these keys, in order.
+pub(super) async fn insert(
     tx: &mut Tx,
     intent: &Intent,
-    table: &str,
-    key: &Key,
+    keys: &[(String, Key)],
     deadline_us: i64,
-) -> Result<i64, Fault> {
-    let rows = tx
-        .control(
-            "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, epoch, created_us, \
-             token, attempt_id, deadline_us, attempts) \
-             SELECT generation, 'legacy', 'intent', $1, $2, $3::uuid, $4, cutover.now_us(), $5::uuid, $6::uuid, \
-             CASE WHEN $7 = 0 THEN cutover.now_us() + $8 ELSE $7 END, 1 FROM cutover.state RETURNING deadline_us",
-            vec![
-                table.into(),
-                key.0.as_str().into(),
-                intent.op_id.into(),
-                intent.epoch.into(),
-                intent.token.into(),
-                intent.attempt.into(),
-                deadline_us.into(),
-                micros(intent.lease).into(),
-            ],
-        )
-        .await?;
-    rows.first()
-        .ok_or_else(|| Fault::Unexpected("cutover.state is empty".to_owned()))?
-        .some_int(0)
+) -> Result<(), Fault> {
+    let leaves = |named: &(String, Key)| intent.bonds.leaving.contains(named);
+    let alike = |a: &(String, Key), b: &(String, Key)| a.0 == b.0 && leaves(a) == leaves(b);
+    for run in keys.chunk_by(alike) {
+        let texts: Vec<&str> = run.iter().map(|(_, key)| key.0.as_str()).collect();
+        let rows = tx
+            .control(
+                "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, epoch, created_us, \
+                 token, attempt_id, deadline_us, attempts, leaves, points) \
+                 SELECT s.generation, 'legacy', 'intent', $1, e.value, $2::uuid, $3, cutover.now_us(), \
+                 $4::uuid, $5::uuid, $6, 1, $7, $8 FROM cutover.state s, cutover.each($9) AS e RETURNING seq",
+                vec![
+                    run[0].0.as_str().into(),
+                    intent.op_id.into(),
+                    intent.epoch.into(),
+                    intent.token.into(),
+                    intent.attempt.into(),
+                    deadline_us.into(),
+                    leaves(&run[0]).into(),
+                    (!intent.bonds.targets.is_empty()).into(),
+                    json_list(&texts),
+                ],
+            )
+            .await?;
+        if rows.len() < run.len() {
+            return Err(Fault::Unexpected("cutover.state is empty".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// Whether any open entry, `copy` and repair included, holds one of these keys (P4).
@@ -110,7 +121,7 @@ pub(super) async fn is_held(tx: &mut Tx, keys: &[(String, Key)]) -> Result<bool,
     let texts: Vec<&str> = keys.iter().map(|(_, key)| key.0.as_str()).collect();
     let names: Vec<String> = keys
         .iter()
-        .map(|(table, key)| format!("{table}{key}"))
+        .map(|(table, key)| name_of(table, key))
         .collect();
     let rows = tx
         .control(

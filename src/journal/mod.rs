@@ -8,6 +8,7 @@
 //! * `copy`: the secondary's row of this key must become the authority's row.
 //! * `intent`: a live write may have reached storage; until it is resolved its keys are locked by it.
 
+mod bonds;
 mod claim;
 mod ddl;
 mod entry;
@@ -18,7 +19,11 @@ mod intent;
 mod operation;
 mod stats;
 mod stripes;
+#[cfg(test)]
+mod tests;
+mod widen;
 
+pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
 pub use claim::{Claim, ClaimOptions, ClaimedIntent, claim, claim_intents, claim_parked};
 pub use ddl::COMPONENT;
 pub use entry::{Claimed, Direction, Parked};
@@ -32,3 +37,4 @@ pub use stats::{
     OpenEntry, Owed, OwedUntil, Payable, accept, append_copies, entries, entry, is_owed, last_seq,
     owed, owed_until, payable, prune_operations, prune_void, retry,
 };
+pub use widen::{Widened, widen};

@@ -141,7 +141,7 @@ pub async fn forget_settled(db: &Db, op_id: OpId) -> Result<bool, Fault> {
     Ok(!rows.is_empty())
 }
 
-/// Sets the state of a record that is open.
+/// Sets the state of a record that is open. Without a reply, `Done` keeps the one that was foretold.
 ///
 /// # Errors
 /// See [`Fault`].
@@ -152,13 +152,25 @@ pub async fn record_state(
     reply: Option<&str>,
 ) -> Result<(), Fault> {
     tx.control(
-        "UPDATE cutover.operations SET state = $2, reply = $3, settled_us = cutover.now_us() \
+        "UPDATE cutover.operations SET state = $2, settled_us = cutover.now_us(), \
+         reply = CASE WHEN $2 = 'done' THEN coalesce($3, reply) ELSE $3 END \
          WHERE op_id = $1::uuid AND state = 'open'",
         vec![
             op_id.into(),
             state.as_str().into(),
             Arg::Text(reply.map(str::to_owned)),
         ],
+    )
+    .await
+    .map(drop)
+}
+
+/// Writes down what the answer of an open operation is if it takes effect: for a write whose rows do not
+/// tell afterwards.
+pub(super) async fn foretell(tx: &mut Tx, op_id: OpId, reply: &str) -> Result<(), Fault> {
+    tx.control(
+        "UPDATE cutover.operations SET reply = $2 WHERE op_id = $1::uuid AND state = 'open'",
+        vec![op_id.into(), reply.into()],
     )
     .await
     .map(drop)

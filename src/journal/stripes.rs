@@ -11,26 +11,68 @@ use crate::sql::{Arg, Dialect, Fault, Tx};
 /// The class of our advisory locks on stripes (the first of the two 32-bit lock keys).
 const STRIPE_CLASS: i32 = 0x0063_7574;
 
-/// Takes the stripes of these keys of one table until the transaction ends.
+/// What is to be locked. Two that only share a stripe do not keep each other out.
+#[derive(Default, Debug)]
+pub(super) struct Stripes {
+    alone: Vec<String>,
+    shared: Vec<String>,
+}
+
+impl Stripes {
+    /// A key whose entries are about to be checked.
+    pub(super) fn key(&mut self, table: &str, key: &Key) {
+        self.alone.push(name_of(table, key));
+    }
+
+    /// A key that others may check as well: a row that is pointed at.
+    pub(super) fn shared_key(&mut self, table: &str, key: &Key) {
+        self.shared.push(name_of(table, key));
+    }
+
+    /// A table as a whole, which has a stripe of its own.
+    pub(super) fn table(&mut self, table: &str) {
+        self.alone.push(table.to_owned());
+    }
+
+    /// The same, beside others.
+    pub(super) fn shared_table(&mut self, table: &str) {
+        self.shared.push(table.to_owned());
+    }
+
+    /// Takes them, in one order everywhere, until the transaction ends.
+    pub(super) async fn lock(&self, tx: &mut Tx) -> Result<(), Fault> {
+        match tx.dialect() {
+            Dialect::Sqlite => Ok(()),
+            Dialect::Postgres => {
+                let sql = format!(
+                    "SELECT count(CASE WHEN s.alone THEN pg_advisory_xact_lock({STRIPE_CLASS}, s.stripe)::text \
+                     ELSE pg_advisory_xact_lock_shared({STRIPE_CLASS}, s.stripe)::text END) FROM (\
+                     SELECT hashtext(n.name) & 255 AS stripe, bool_or(n.alone) AS alone FROM (\
+                     SELECT e.value AS name, true AS alone FROM cutover.each($1) AS e UNION ALL \
+                     SELECT e.value, false FROM cutover.each($2) AS e) AS n GROUP BY 1 ORDER BY 1) AS s"
+                );
+                let names = vec![json_list(&self.alone), json_list(&self.shared)];
+                tx.fetch(&sql, names).await.map(drop)
+            }
+        }
+    }
+}
+
+/// Takes the stripes of these keys until the transaction ends.
 pub(super) async fn lock<'a>(
     tx: &mut Tx,
     keys: impl IntoIterator<Item = (&'a str, &'a Key)>,
 ) -> Result<(), Fault> {
-    match tx.dialect() {
-        Dialect::Sqlite => Ok(()),
-        Dialect::Postgres => {
-            let names: Vec<String> = keys
-                .into_iter()
-                .map(|(table, key)| format!("{table}{key}"))
-                .collect();
-            let sql = format!(
-                "SELECT count(pg_advisory_xact_lock({STRIPE_CLASS}, stripe)) FROM (\
-                 SELECT DISTINCT hashtext(e.value) & 255 AS stripe FROM cutover.each($1) AS e \
-                 ORDER BY stripe) AS s"
-            );
-            tx.fetch(&sql, vec![json_list(&names)]).await.map(drop)
-        }
+    let mut stripes = Stripes::default();
+    for (table, key) in keys {
+        stripes.key(table, key);
     }
+    stripes.lock(tx).await
+}
+
+/// A row as one text, as the journal's statements compare it.
+pub(super) fn name_of(table: &str, key: &Key) -> String {
+    format!("{table}{key}")
 }
 
 /// A list as one parameter: a JSON array of texts, unfolded by `cutover.each`.

@@ -20,7 +20,7 @@ use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec, introspect};
 pub use authority::{Stamp, WriteError, Written};
 pub use capture::{capture_script, uninstall_sql};
 pub use obstacles::{AppTrigger, SequenceBehind};
-pub use relations::Swept;
+pub use relations::{Fate, Swept, SweptRow};
 pub use secondary::{Applied, Finish, Image, Source};
 
 /// The legacy database with the configured tables.

@@ -146,6 +146,10 @@ pub(super) fn unsupported(what: &str) -> Error {
     Error::new(Code::Unsupported, what)
 }
 
+pub(super) fn no_transactions() -> Error {
+    unsupported("the storage service has no transactions: write one row at a time in this stage")
+}
+
 pub(super) fn key_required(table: &str) -> Error {
     Error::new(
         Code::KeyRequired,

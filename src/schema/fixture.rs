@@ -81,6 +81,7 @@ fn items_table() -> Table {
         target: vec!["id".to_owned()],
         on_delete: OnChange::Cascade,
         on_update: OnChange::Refuse,
+        clears: vec![1],
     });
     table
 }

@@ -10,8 +10,8 @@ use super::{Change, Filter, Kind, Table, Test};
 use crate::contract::{Operator, Row};
 
 impl Filter {
-    /// The keys that the filter cannot reach beyond: the whole key is pinned at the top level, by equality
-    /// or, where the key has one column, by `in`. Rows of these keys need not exist or match.
+    /// The keys that the filter cannot reach beyond: the whole key is pinned at the top level, by equality, by
+    /// an `or` of such, or, where the key has one column, by `in`. Rows of these keys need not exist or match.
     #[must_use]
     pub fn pinned_keys(&self, table: &Table) -> Option<Vec<Vec<Value>>> {
         if let Some(key) = self.pinned_key(table) {
@@ -19,6 +19,11 @@ impl Filter {
         }
         self.conjuncts().into_iter().find_map(|part| match part {
             Self::Keys(keys) => Some(keys.clone()),
+            Self::Any(parts) if !parts.is_empty() => {
+                let keys = parts.iter().map(|part| part.pinned_key(table));
+                let keys: Option<Vec<_>> = keys.collect();
+                Some(distinct(table, keys?.into_iter()))
+            }
             Self::Test(Test {
                 column,
                 operator: Operator::In,
@@ -66,7 +71,7 @@ impl Change {
                 table, filter, set, ..
             } => {
                 let keys = filter.pinned_keys(table)?;
-                let moved = keys.iter().map(|key| moved_key(table, key, set));
+                let moved = keys.iter().map(|key| table.moved_key(key, set));
                 let all = keys.iter().cloned().chain(moved);
                 Some(distinct(table, all))
             }
@@ -83,6 +88,15 @@ impl Table {
     pub fn key_of(&self, row: &Row) -> Option<Vec<Value>> {
         self.key_columns()
             .map(|column| row.get(&column.name).cloned())
+            .collect()
+    }
+
+    /// The key that a row of this key has after an update.
+    #[must_use]
+    pub fn moved_key(&self, key: &[Value], set: &Row) -> Vec<Value> {
+        let columns = self.key_columns().zip(key);
+        columns
+            .map(|(column, old)| set.get(&column.name).unwrap_or(old).clone())
             .collect()
     }
 
@@ -115,13 +129,6 @@ fn identity(kind: &Kind, value: &Value) -> String {
         },
         _ => kind.canonical(value).as_ref().unwrap_or(value).to_string(),
     }
-}
-
-fn moved_key(table: &Table, key: &[Value], set: &Row) -> Vec<Value> {
-    let columns = table.key_columns().zip(key);
-    columns
-        .map(|(column, old)| set.get(&column.name).unwrap_or(old).clone())
-        .collect()
 }
 
 /// The keys, each once, in order of first appearance.
@@ -157,7 +164,11 @@ mod tests {
             delete(json!({"id": {"in": [ID, OTHER, ID.to_uppercase()]}})),
             Some(json!([[ID], [OTHER]]))
         );
-        assert_eq!(delete(json!({"or": [{"id": ID}]})), None);
+        assert_eq!(
+            delete(json!({"or": [{"id": ID}, {"id": OTHER, "name": "x"}]})),
+            Some(json!([[ID], [OTHER]]))
+        );
+        assert_eq!(delete(json!({"or": [{"id": ID}, {"name": "x"}]})), None);
         assert_eq!(delete(json!({"not": {"id": ID}})), None);
         assert_eq!(delete(json!({"id": {"gte": ID}})), None);
     }
@@ -172,6 +183,8 @@ mod tests {
         );
         assert_eq!(delete(json!({"a": 1})), None);
         assert_eq!(delete(json!({"a": 1, "b": {"in": ["x"]}})), None);
+        let each = json!({"or": [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]});
+        assert_eq!(delete(each), Some(json!([[1, "x"], [2, "y"]])));
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Reference {
     pub on_delete: OnChange,
     /// ON UPDATE.
     pub on_update: OnChange,
+    /// Those of `columns` that ON DELETE SET NULL or SET DEFAULT sets.
+    pub clears: Vec<usize>,
 }
 
 /// What a foreign key does to its rows when the row they point to goes or changes its key.

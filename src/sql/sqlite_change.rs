@@ -4,10 +4,12 @@
 //! before they are changed: their keys are read first, in the same transaction, which holds the only
 //! write lock.
 
+use std::collections::HashMap;
+
 use super::render::{self, ALIAS, Params, Statement};
 use super::run::keyed_rows;
 use super::{Applied, Dialect, Fault, Tx};
-use crate::contract::Row;
+use crate::contract::{Key, Row};
 use crate::schema::{Change, Filter, Generated, Table};
 
 const DIALECT: Dialect = Dialect::Sqlite;
@@ -44,8 +46,12 @@ pub(super) async fn apply(tx: &mut Tx, change: &Change) -> Result<Vec<Applied>, 
             each(tx, table, filter, &prefix).await
         }
         Change::Delete { table, filter, .. } => {
-            let prefix = |_: &mut Params| format!("DELETE FROM {} AS {ALIAS}", table.sql_name);
-            each(tx, table, filter, &prefix).await
+            let keys = tx.keys_matching(table, filter, u64::MAX).await?;
+            // As they are before one of them takes another along.
+            let rows = tx.rows_by_keys(table, &keys).await?.into_iter();
+            let mut rows: HashMap<Key, Applied> = rows.map(|row| (row.key.clone(), row)).collect();
+            tx.remove_keys(table, &keys).await?;
+            Ok(keys.iter().filter_map(|key| rows.remove(key)).collect())
         }
     }
 }

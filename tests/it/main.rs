@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod beside;
 mod capture;
 mod control;
 mod crashes;
@@ -30,7 +31,9 @@ mod plan_client;
 mod ramp_down;
 mod readiness;
 mod recoveries;
+mod relations;
 mod rollback;
 mod shadow_never_hurts;
 mod stages;
+mod storm;
 mod walk;

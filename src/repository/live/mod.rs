@@ -1,16 +1,20 @@
 //! Writes in `live`: storage first, then legacy, and the caller is answered after both.
 //!
 //! 1. Keys are resolved (`plan`).
-//! 2. A durable intent on all of them keeps every other write of them out.
+//! 2. A durable intent on all of them keeps every other write of them out. That of a removal is widened by what
+//!    hangs on its rows (`removal`), which is then removed by name (`unfold`).
 //! 3. Storage is asked, with the keys and the original predicate.
 //! 4. Its reply is believed only if it is the row that was written (`echo`).
 //! 5. One legacy commit applies it, settles the intent and records the operation.
 //!
 //! Whatever goes wrong in between, the record of the operation knows: the next turn reads it.
 
+mod bonds;
 mod echo;
 mod finish;
 mod plan;
+mod removal;
+mod unfold;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,20 +50,24 @@ impl Repository {
             Err(turn) => return turn,
         };
         if plan.needs_transaction() && !self.storage.capabilities().has(Capability::Transaction) {
-            let error = errors::unsupported(
-                "the storage service has no transactions: write one row at a time in this stage",
-            );
-            return Turn::Done(Err(error), Backend::Storage, std::time::Duration::ZERO);
+            return plan::refused(errors::no_transactions());
         }
         if plan.keys.is_empty() {
             return self.write_nothing(snapshot, order, &plan).await;
         }
-        let intent = self.intent(snapshot, order, &plan);
+        let mut intent = self.intent(snapshot, order, &plan);
         match journal::open_intent(self.legacy.db(), &intent).await {
-            Ok(Opened::Until(deadline_us)) => {
+            Ok(Opened::Until(deadline_us)) if plan.bonds.leaving.is_empty() => {
                 self.send(snapshot, order, &plan, &intent, deadline_us)
                     .await
             }
+            Ok(Opened::Until(_)) => match self.hold(order, &plan, &mut intent).await {
+                Ok(held) => {
+                    self.send(snapshot, order, &held.plan, &intent, held.deadline_us)
+                        .await
+                }
+                Err(turn) => turn,
+            },
             Ok(Opened::Held) => Turn::Blocked(errors::unavailable(
                 "another write of this key is not finished",
             )),
@@ -78,6 +86,7 @@ impl Repository {
             digest: order.digest.clone(),
             epoch: snapshot.epoch,
             keys: plan.keys.clone(),
+            bonds: plan.bonds.clone(),
             token: Token::fresh(),
             attempt: AttemptId::fresh(),
             lease: options.rpc_deadline,
@@ -132,7 +141,7 @@ impl Repository {
                     order,
                     intent,
                     images,
-                    reply,
+                    reply: plan.for_caller(reply),
                     time,
                 };
                 self.finish(snapshot.epoch, step).await

@@ -48,6 +48,7 @@ mod tests {
                     target: Vec::new(),
                     on_delete: OnChange::Refuse,
                     on_update: OnChange::Refuse,
+                    clears: Vec::new(),
                 })
                 .collect(),
             policy: Policy::default(),

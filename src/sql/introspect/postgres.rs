@@ -243,7 +243,8 @@ async fn references(
              (SELECT json_agg(a.attname ORDER BY u.position)::text \
               FROM unnest(k.confkey) WITH ORDINALITY AS u(number, position) \
               JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.number), \
-             k.confdeltype::text, k.confupdtype::text \
+             k.confdeltype::text, k.confupdtype::text, \
+             coalesce(to_jsonb(k) ->> 'confdelsetcols', to_json(k.conkey)::text) \
              FROM pg_constraint k JOIN pg_class c ON c.oid = k.confrelid \
              WHERE k.conrelid = $1::int8::oid AND k.contype = 'f' \
              AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = k.conparentid AND p.conrelid = k.conrelid) \
@@ -264,6 +265,8 @@ async fn references(
             target: parsed(&record.some_text(3)?)?,
             on_delete: on_change(&record.some_text(4)?),
             on_update: on_change(&record.some_text(5)?),
+            // A list of columns to set came with PostgreSQL 15; without one, it is all of them.
+            clears: positions(&record.some_text(6)?, numbers)?,
         });
     }
     Ok(references)

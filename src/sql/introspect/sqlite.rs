@@ -182,13 +182,14 @@ async fn references(db: &Db, table: &str, columns: &[Column]) -> Result<Vec<Refe
                 target: Vec::new(),
                 on_delete: on_change(&record.some_text(4)?),
                 on_update: on_change(&record.some_text(5)?),
+                clears: Vec::new(),
             };
             references.push((id, reference));
         }
         if let Some((_, reference)) = references.last_mut() {
-            reference
-                .columns
-                .extend(position(columns, &record.some_text(2)?));
+            let column = position(columns, &record.some_text(2)?);
+            reference.columns.extend(column);
+            reference.clears.extend(column);
             reference.target.push(record.some_text(3)?);
         }
     }

@@ -1,0 +1,217 @@
+//! Intents that wait while they hold rows, on a real SQLite: control SQL is the same on both databases.
+
+use std::time::Duration;
+
+use super::*;
+use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
+use crate::sql::{Db, PoolOptions};
+
+const STATE: &str =
+    "CREATE TABLE cutover_state (generation INTEGER NOT NULL, epoch INTEGER NOT NULL);
+    INSERT INTO cutover_state VALUES (1, 7);";
+
+/// A database that is gone when the test ends.
+struct Bench {
+    db: Db,
+    path: std::path::PathBuf,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let name = format!("cutover-journal-{}.db", uuid::Uuid::new_v4());
+        let path = std::env::temp_dir().join(name);
+        let url = format!("sqlite://{}", path.display());
+        let db = Db::open(&url, &PoolOptions::default()).unwrap();
+        db.batch(STATE).await.unwrap();
+        COMPONENT.install(&db).await.unwrap();
+        Self { db, path }
+    }
+
+    async fn open(&self, intent: &Intent) -> bool {
+        match open_intent(&self.db, intent).await.unwrap() {
+            Opened::Until(_) => true,
+            Opened::Held => false,
+            Opened::Recorded(operation) => panic!("{operation:?}"),
+        }
+    }
+
+    async fn before(&self, intent: &Intent, table: &str) -> Ahead {
+        let before = pointing_before(&self.db, intent.token, &[table]).await;
+        before.unwrap()
+    }
+
+    async fn take(&self, intent: &mut Intent, row: Named) -> Widened {
+        let held = intent.keys.len();
+        intent.keys.push(row.clone());
+        intent.bonds.leaving.insert(row);
+        let widened = widen(&self.db, intent, held, None).await.unwrap();
+        if !matches!(widened, Widened::Until(_)) {
+            intent.keys.truncate(held);
+        }
+        widened
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for end in ["", "-wal", "-shm"] {
+            std::fs::remove_file(format!("{}{end}", self.path.display())).ok();
+        }
+    }
+}
+
+fn row(table: &str, id: u32) -> Named {
+    (table.to_owned(), Key(format!("[{id}]")))
+}
+
+fn intent(keys: Vec<Named>, bonds: Bonds) -> Intent {
+    Intent {
+        op_id: OpId::fresh(),
+        digest: "digest".to_owned(),
+        epoch: Epoch(7),
+        keys,
+        bonds,
+        token: Token::fresh(),
+        attempt: AttemptId::fresh(),
+        lease: Duration::from_secs(5),
+    }
+}
+
+fn removal(row: Named) -> Intent {
+    let leaving = [row.clone()].into();
+    let bonds = Bonds {
+        leaving,
+        ..Bonds::default()
+    };
+    intent(vec![row], bonds)
+}
+
+fn pointing(row: Named, (table, key): Named) -> Intent {
+    let target = Target {
+        table,
+        key: Some(key),
+    };
+    let bonds = Bonds {
+        targets: vec![target],
+        ..Bonds::default()
+    };
+    intent(vec![row], bonds)
+}
+
+#[tokio::test]
+async fn nobody_begins_to_point_at_a_row_that_is_about_to_go() {
+    let bench = Bench::new().await;
+    let removal = removal(row("parents", 1));
+    assert!(bench.open(&removal).await);
+    assert!(
+        !bench
+            .open(&pointing(row("children", 1), row("parents", 1)))
+            .await
+    );
+    assert!(
+        bench
+            .open(&pointing(row("children", 1), row("parents", 2)))
+            .await
+    );
+    let mut somewhere = pointing(row("children", 2), row("parents", 2));
+    somewhere.bonds.targets[0].key = None;
+    assert!(!bench.open(&somewhere).await, "it may be the one");
+    assert!(drop_intent(&bench.db, &removal).await.unwrap());
+    assert!(bench.open(&somewhere).await);
+}
+
+#[tokio::test]
+async fn a_removal_waits_for_what_was_pointing_before_it_and_not_for_what_came_later() {
+    let bench = Bench::new().await;
+    let earlier = pointing(row("children", 1), row("parents", 2));
+    assert!(bench.open(&earlier).await);
+    let mut removal = removal(row("parents", 1));
+    assert!(bench.open(&removal).await);
+    assert_eq!(bench.before(&removal, "children").await, Ahead::Passing);
+    assert_eq!(bench.before(&removal, "others").await, Ahead::Nobody);
+    assert!(drop_intent(&bench.db, &earlier).await.unwrap());
+    assert_eq!(bench.before(&removal, "children").await, Ahead::Nobody);
+
+    let later = pointing(row("children", 2), row("parents", 2));
+    assert!(bench.open(&later).await);
+    assert_eq!(bench.before(&removal, "children").await, Ahead::Nobody);
+    let taken = bench.take(&mut removal, row("children", 9)).await;
+    assert!(matches!(taken, Widened::Until(_)));
+    let before = bench.before(&removal, "children").await;
+    assert_eq!(
+        before,
+        Ahead::Passing,
+        "it may point at the row that was taken"
+    );
+    assert!(bench.before(&later, "children").await == Ahead::Nobody);
+}
+
+#[tokio::test]
+async fn of_two_removals_that_want_each_others_rows_the_younger_gives_way() {
+    let bench = Bench::new().await;
+    let mut elder = removal(row("rows", 1));
+    let mut younger = removal(row("rows", 2));
+    assert!(bench.open(&elder).await && bench.open(&younger).await);
+    let behind = Widened::Behind(Ahead::Passing);
+    assert_eq!(bench.take(&mut elder, row("rows", 2)).await, behind);
+    let gives_way = Widened::Behind(Ahead::Elder);
+    assert_eq!(bench.take(&mut younger, row("rows", 1)).await, gives_way);
+    assert!(drop_intent(&bench.db, &younger).await.unwrap());
+    let taken = bench.take(&mut elder, row("rows", 2)).await;
+    assert!(matches!(taken, Widened::Until(_)));
+    // A write that waits for nobody is waited for, though it is older.
+    let plain = intent(vec![row("rows", 3)], Bonds::default());
+    assert!(bench.open(&plain).await);
+    let mut third = removal(row("rows", 4));
+    assert!(bench.open(&third).await);
+    assert_eq!(bench.take(&mut third, row("rows", 3)).await, behind);
+}
+
+#[tokio::test]
+async fn an_intent_that_was_taken_over_is_not_widened_and_is_resolved_with_what_it_held() {
+    let bench = Bench::new().await;
+    let mut removal = removal(row("parents", 1));
+    removal.lease = Duration::ZERO;
+    assert!(bench.open(&removal).await);
+    let taken = bench.take(&mut removal, row("children", 1)).await;
+    assert!(matches!(taken, Widened::Until(_)));
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let over = claim_intents(&bench.db, Duration::from_secs(5), Duration::ZERO).await;
+    let over = over.unwrap().expect("its time is over");
+    assert_eq!(over.keys.len(), 2);
+    let taken = bench.take(&mut removal, row("children", 2)).await;
+    assert_eq!(taken, Widened::NotOurs);
+    assert!(!drop_intent(&bench.db, &removal).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_was_foretold_is_the_answer_only_of_what_took_effect() {
+    for (state, reply) in [
+        (OperationState::Done, Some("[7]")),
+        (OperationState::NotApplied, None),
+    ] {
+        let bench = Bench::new().await;
+        let removal = removal(row("parents", 1));
+        assert!(bench.open(&removal).await);
+        widen(&bench.db, &removal, 1, Some("[7]")).await.unwrap();
+        let mut tx = bench.db.begin().await.unwrap();
+        settle_intent(&mut tx, removal.token, removal.op_id, state, None)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let record = recorded(&bench.db, removal.op_id).await.unwrap();
+        assert_eq!(record.expect("a record").reply.as_deref(), reply);
+    }
+}
+
+#[tokio::test]
+async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
+    let bench = Bench::new().await;
+    let before = "DROP INDEX journal_leaves; ALTER TABLE cutover_journal DROP COLUMN leaves;
+        ALTER TABLE cutover_journal DROP COLUMN points;
+        DELETE FROM cutover_schema_versions WHERE component = 'journal' AND version = 2";
+    bench.db.batch(before).await.unwrap();
+    COMPONENT.install(&bench.db).await.unwrap();
+    COMPONENT.install(&bench.db).await.unwrap();
+    assert!(bench.open(&removal(row("parents", 1))).await);
+}
