@@ -19,16 +19,17 @@ pub fn gate_in_pg_locks() -> String {
     )
 }
 
-/// Holds the epoch until `tx` ends, if it still is the epoch. Called last, after every lock on rows.
+/// Commits if the epoch still is the epoch, and holds it until that is done. The gate is asked last, after every
+/// lock on rows, and in one message with the commit: transitions wait for whoever holds it.
 ///
 /// # Errors
-/// `StaleEpoch` when it is not the epoch any more.
-pub async fn gate(tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {
+/// `StaleEpoch` when it is not the epoch any more: nothing was committed. Else as [`Tx::commit`].
+pub async fn commit_under(mut tx: Tx, epoch: Epoch) -> Result<(), Fault> {
     match tx.dialect() {
-        Dialect::Postgres => tx
-            .fetch("SELECT cutover.gate_v1($1)", vec![epoch.into()])
-            .await
-            .map(drop),
+        Dialect::Postgres => {
+            tx.commit_after(&format!("SELECT cutover.gate_v1({epoch})"))
+                .await
+        }
         Dialect::Sqlite => {
             let rows = tx
                 .control(
@@ -39,7 +40,7 @@ pub async fn gate(tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {
             if rows.is_empty() {
                 return Err(Fault::Refused(Refusal::StaleEpoch));
             }
-            Ok(())
+            tx.commit().await
         }
     }
 }

@@ -5,7 +5,7 @@
 //! legacy still refuses, legacy is right: it is what a rollback goes back to. The intent becomes a `copy`
 //! towards storage in the commit that records the refusal, and as an open entry it keeps its keys.
 
-use super::gate::gate;
+use super::gate::commit_under;
 use super::intent::prove_intent;
 use super::{OperationState, Parked, record_state};
 use crate::contract::{Epoch, OpId, Token};
@@ -84,8 +84,7 @@ pub async fn give_back(db: &Db, refused: &GiveBack<'_>) -> Result<bool, Fault> {
     .await?;
     let rule = Some(refused.rule);
     record_state(&mut tx, refused.op_id, OperationState::Refused, rule).await?;
-    gate(&mut tx, refused.epoch).await?;
-    tx.commit().await?;
+    commit_under(tx, refused.epoch).await?;
     Ok(true)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::bonds::{Bonds, is_leaving};
 use super::claim::{micros, now, uuid_at};
-use super::gate::gate;
+use super::gate::commit_under;
 use super::operation::open_record;
 use super::stripes::{json_list, name_of};
 use super::{Operation, OperationState, Parked, record_state};
@@ -65,8 +65,7 @@ pub async fn open_intent(db: &Db, intent: &Intent) -> Result<Opened, Fault> {
     }
     let deadline_us = now(&mut tx).await? + micros(intent.lease);
     insert(&mut tx, intent, &intent.keys, deadline_us).await?;
-    gate(&mut tx, intent.epoch).await?;
-    tx.commit().await?;
+    commit_under(tx, intent.epoch).await?;
     Ok(Opened::Until(deadline_us))
 }
 

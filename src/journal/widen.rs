@@ -7,7 +7,7 @@
 use super::Intent;
 use super::bonds::{Ahead, Named, holding};
 use super::claim::{micros, now};
-use super::gate::gate;
+use super::gate::commit_under;
 use super::intent::{durable, insert, prove_intent};
 use super::operation::foretell;
 use crate::sql::{Db, Fault};
@@ -59,7 +59,6 @@ pub async fn widen(
     if let Some(answer) = answer {
         foretell(&mut tx, intent.op_id, answer).await?;
     }
-    gate(&mut tx, intent.epoch).await?;
-    tx.commit().await?;
+    commit_under(tx, intent.epoch).await?;
     Ok(Widened::Until(deadline_us))
 }

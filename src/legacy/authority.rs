@@ -149,8 +149,6 @@ impl Legacy {
         }
         let reply = join(write, replies);
         leave(&mut tx).await?;
-        // SQLite's triggers see no statement without rows, so the gate is asked here as well.
-        crate::journal::gate(&mut tx, stamp.epoch).await?;
         let recorded = record_done(
             &mut tx,
             stamp.op_id,
@@ -162,7 +160,8 @@ impl Legacy {
         if !recorded {
             return Err(Fault::Refused(Refusal::Unique(OPERATIONS_KEY.to_owned())));
         }
-        tx.commit().await?;
+        // SQLite's triggers see no statement without rows, so the gate is asked here as well.
+        crate::journal::commit_under(tx, stamp.epoch).await?;
         Ok(reply)
     }
 }

@@ -86,8 +86,7 @@ impl Legacy {
         )
         .await?;
         leave(&mut tx).await?;
-        journal::gate(&mut tx, finish.epoch).await?;
-        tx.commit().await?;
+        journal::commit_under(tx, finish.epoch).await?;
         Ok(Applied::Done)
     }
 
@@ -114,8 +113,7 @@ impl Legacy {
         )
         .await?;
         leave(&mut tx).await?;
-        journal::gate(&mut tx, claim.epoch).await?;
-        tx.commit().await?;
+        journal::commit_under(tx, claim.epoch).await?;
         Ok(Applied::Done)
     }
 

@@ -40,12 +40,12 @@ pub enum Db {
 /// An open transaction. Dropped without `commit`, it rolls back.
 #[derive(Debug)]
 pub struct Tx {
-    inner: TxInner,
-    failed: bool,
+    pub(super) inner: TxInner,
+    pub(super) failed: bool,
 }
 
 #[derive(Debug)]
-enum TxInner {
+pub(super) enum TxInner {
     Postgres(Transaction<'static, Postgres>),
     Sqlite(Transaction<'static, Sqlite>),
 }
@@ -231,24 +231,6 @@ impl Tx {
     pub async fn control(&mut self, sql: &str, args: Vec<Arg>) -> Result<Vec<Record>, Fault> {
         let sql = self.dialect().control(sql).into_owned();
         self.fetch(&sql, args).await
-    }
-
-    /// Commits. PostgreSQL answers the COMMIT of a failed transaction with a ROLLBACK that looks like
-    /// success, so a transaction that saw an error refuses to.
-    ///
-    /// # Errors
-    /// `InDoubt` when the connection was lost; a deferred constraint may refuse.
-    pub async fn commit(self) -> Result<(), Fault> {
-        if self.failed {
-            return Err(Fault::Unexpected(
-                "commit of a failed transaction".to_owned(),
-            ));
-        }
-        match self.inner {
-            TxInner::Postgres(tx) => tx.commit().await?,
-            TxInner::Sqlite(tx) => tx.commit().await?,
-        }
-        Ok(())
     }
 }
 

@@ -56,6 +56,10 @@ pub(crate) const STALE_EPOCH: &str = "CT001";
 pub(crate) const BYPASS_REFUSED: &str = "CT002";
 pub(crate) const KEY_HELD: &str = "CT003";
 
+/// SQLSTATEs of a session that the server ended: `admin_shutdown`, `crash_shutdown`, `cannot_connect_now`,
+/// `database_dropped`.
+const ENDED: [&str; 4] = ["57P01", "57P02", "57P03", "57P04"];
+
 impl Fault {
     /// Whether the fault means that the statement certainly had no effect.
     #[must_use]
@@ -89,6 +93,16 @@ impl Fault {
 }
 
 impl Fault {
+    /// What it means as the answer to a COMMIT: a session that the server ended may have committed before.
+    pub(super) fn at_commit(self) -> Self {
+        match self {
+            Self::Unavailable(why) if ENDED.iter().any(|state| why.ends_with(state)) => {
+                Self::InDoubt(why)
+            }
+            other => other,
+        }
+    }
+
     /// Whether a prepared statement met another schema than it was prepared for (`cached plan must not
     /// change result type`, `undefined column`).
     pub(super) fn is_stale_plan(&self) -> bool {

@@ -4,6 +4,7 @@
 
 mod arg;
 mod blueprint;
+mod commit;
 mod db;
 mod dialect;
 mod fault;

@@ -297,7 +297,6 @@ async fn append(
     {
         return Ok(false);
     }
-    journal::gate(&mut tx, epoch).await?;
-    tx.commit().await?;
+    journal::commit_under(tx, epoch).await?;
     Ok(true)
 }

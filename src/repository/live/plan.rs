@@ -317,8 +317,7 @@ impl Repository {
             let mut tx = self.legacy.db().begin().await?;
             let fresh =
                 record_done(&mut tx, order.op_id, &order.digest, snapshot.epoch, &json).await?;
-            crate::journal::gate(&mut tx, snapshot.epoch).await?;
-            tx.commit().await?;
+            crate::journal::commit_under(tx, snapshot.epoch).await?;
             Ok::<bool, Fault>(fresh)
         };
         match recorded.await {
