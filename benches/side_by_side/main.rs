@@ -1,7 +1,7 @@
 //! The figures that are promised, measured side by side in one run.
 //!
-//! `cargo bench --bench side_by_side`, with `CUTOVER_TEST_POSTGRES` and `CUTOVER_TEST_AMQP` as the integration
-//! tests have them. Two real proxies in release build, each with its own databases and reference storage
+//! `tests/run --bench side_by_side`, or `cargo bench` with `CUTOVER_TEST_POSTGRES` and `CUTOVER_TEST_AMQP` as the
+//! integration tests have them. Two real proxies in release build, each with its own databases and reference storage
 //! service, and a bare handler that is a process of its own too. Only ratios mean something: the machine may be busy.
 
 #![allow(
@@ -24,7 +24,7 @@ mod fixture;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fixture::{World, WorldOptions};
+use fixture::{Database, World, WorldOptions};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -57,6 +57,7 @@ async fn main() {
     let off = World::build(WorldOptions::default()).await;
     let both = World::build(WorldOptions::default()).await;
     both.advance_to("dual_write").await;
+    flushes(&off.legacy).await;
     let like = format!(
         "CREATE TABLE {} (LIKE campaigns INCLUDING ALL)",
         bare::TABLE
@@ -77,6 +78,15 @@ async fn main() {
         "{}",
         shadow_reads(&both, &mut in_both, &mut in_off).await.line()
     );
+}
+
+/// What is promised holds for commits that are on disk.
+async fn flushes(database: &Database) {
+    for setting in ["fsync", "synchronous_commit"] {
+        let sql = format!("SELECT current_setting('{setting}')");
+        let shown = database.texts(&sql).await;
+        assert_eq!(shown, ["on"], "{setting} must be on to measure");
+    }
 }
 
 async fn off_reads(world: &World, door: &mut Side) -> Measured {

@@ -53,11 +53,11 @@ async fn plane(named_tokens: bool) -> Plane {
         .await
         .unwrap();
     control::install(&db).await.unwrap();
-    journal::install(&db).await.unwrap();
-    divergence::install(&db).await.unwrap();
-    evidence::install(&db).await.unwrap();
-    crate::backfill::install(&db).await.unwrap();
-    crate::drill::install(&db).await.unwrap();
+    journal::COMPONENT.install(&db).await.unwrap();
+    divergence::COMPONENT.install(&db).await.unwrap();
+    evidence::COMPONENT.install(&db).await.unwrap();
+    crate::backfill::COMPONENT.install(&db).await.unwrap();
+    crate::drill::COMPONENT.install(&db).await.unwrap();
     let legacy = Arc::new(Legacy::open(db.clone(), vec![spec()]).await.unwrap());
     let control = Control::open(db.clone(), ControlOptions::default())
         .await

@@ -23,7 +23,7 @@ use crate::schema::BindLimits;
 use crate::sentinel::{Canary, Sentinel, SentinelOptions};
 use crate::server::{ServerOptions, Tls};
 use crate::shadow::{CompareOptions, Comparer};
-use crate::sql::{Db, PoolOptions, TableSpec};
+use crate::sql::{Component, Db, PoolOptions, TableSpec};
 use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
 use crate::{divergence, drill, evidence, journal};
@@ -253,14 +253,22 @@ impl Engine {
     }
 }
 
-/// Creates the control schema; each part only adds what is missing.
+/// What the control schema consists of.
+pub(super) const COMPONENTS: [&Component; 6] = [
+    &control::COMPONENT,
+    &journal::COMPONENT,
+    &divergence::COMPONENT,
+    &evidence::COMPONENT,
+    &backfill::COMPONENT,
+    &drill::COMPONENT,
+];
+
+/// Creates what is missing of the control schema.
 pub(super) async fn install(db: &Db) -> Result<(), AppError> {
     control::install(db).await?;
-    journal::install(db).await?;
-    divergence::install(db).await?;
-    evidence::install(db).await?;
-    backfill::install(db).await?;
-    drill::install(db).await?;
+    for component in COMPONENTS {
+        component.install(db).await?;
+    }
     Ok(())
 }
 

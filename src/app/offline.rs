@@ -3,19 +3,27 @@
 use serde_json::json;
 
 use super::AppError;
-use super::build::{pool_options, table_specs};
+use super::build::{COMPONENTS, pool_options, table_specs};
 use crate::config::Config;
 use crate::contract::Epoch;
 use crate::control::{Control, ControlOptions, TransitionKind, TransitionRequest};
-use crate::legacy::capture_sql;
-use crate::sql::{Db, Dialect, PoolOptions, introspect};
+use crate::legacy::capture_script;
+use crate::sql::{Component, Db, Dialect, INSTALL_LOCK, PoolOptions, ground_script, introspect};
 use crate::stage::Stage;
-use crate::{backfill, divergence, drill, evidence, journal};
+
+const HEADER: &str = "\
+-- The control schema. `cutover serve` installs it by itself where it may; else let the owner of the tables run
+-- this, once for each version of cutover. What is there is left alone.
+-- It needs the role of the proxy, here called cutover_proxy: CREATE ROLE cutover_proxy LOGIN
+";
+
+const SQLITE: &str =
+    "-- SQLite has no roles: `cutover serve` installs its tables and triggers by itself.\n";
 
 /// The least that the proxy's own role needs once the objects exist. Writers need nothing: the trigger
 /// functions are `SECURITY DEFINER`.
 const GRANTS: &str = "
--- Least grants for the proxy's role, here called cutover_proxy, besides its DML on the tables themselves.
+-- Least grants for the proxy's role, besides its DML on the tables themselves.
 GRANT USAGE ON SCHEMA cutover TO cutover_proxy;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA cutover TO cutover_proxy;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA cutover TO cutover_proxy;
@@ -75,27 +83,17 @@ pub async fn storage_schema(config: &Config) -> Result<String, AppError> {
 /// When the legacy database cannot be reached or lacks a configured table.
 pub async fn control_schema(config: &Config) -> Result<String, AppError> {
     let db = Db::open(config.legacy.url.expose(), &pool_options(config))?;
+    if db.dialect() == Dialect::Sqlite {
+        return Ok(SQLITE.to_owned());
+    }
     let schema = introspect(&db, &table_specs(config))
         .await
         .map_err(crate::legacy::OpenError::from)?;
-    let dialect = db.dialect();
-    let mut sql = String::from(
-        "-- The control schema. `cutover serve` installs it by itself where it may.\n",
-    );
-    for statements in journal::install_sql(dialect) {
-        sql.push_str(statements);
-    }
-    sql.push_str(&crate::control::install_sql(dialect));
-    sql.push_str(divergence::install_sql(dialect));
-    sql.push_str(&evidence::install_sql(dialect));
-    sql.push_str(&backfill::install_sql(dialect));
-    sql.push_str(&drill::install_sql(dialect));
-    sql.push_str("\n-- The capture triggers, one set per table.\n");
-    for table in schema.tables.values() {
-        sql.push_str(&capture_sql(dialect, table));
-    }
-    if dialect == Dialect::Postgres {
-        sql.push_str(GRANTS);
-    }
-    Ok(sql)
+    let components: String = COMPONENTS.map(Component::script).concat();
+    Ok(format!(
+        "{HEADER}BEGIN;\nSELECT pg_advisory_xact_lock({INSTALL_LOCK});\n{ground}{components}\n\
+         -- The gate, and the capture triggers, one set per table.\n{capture}{GRANTS}COMMIT;\n",
+        ground = ground_script(),
+        capture = capture_script(&schema),
+    ))
 }

@@ -1,10 +1,9 @@
 //! The tables that make a backfill durable: the run, and how far each table is.
 
-use crate::control::{Migration, migrate, migrations_sql};
-use crate::sql::{Db, Dialect, Fault};
+use crate::sql::{Component, Step};
 
 /// A table's line outlives its run: `done` under the journal's generation means that storage was filled.
-const MIGRATIONS: &[Migration] = &[Migration {
+const TABLES: &[Step] = &[Step {
     portable: &[
         "CREATE TABLE cutover.backfill_run (
             id bigint PRIMARY KEY CHECK (id = 1),
@@ -40,16 +39,8 @@ const MIGRATIONS: &[Migration] = &[Migration {
     sqlite: &[],
 }];
 
-/// Creates what is missing. The control state must be installed.
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn install(db: &Db) -> Result<(), Fault> {
-    migrate(db, "backfill", MIGRATIONS).await
-}
-
-/// The statements of `install`.
-#[must_use]
-pub fn install_sql(dialect: Dialect) -> String {
-    migrations_sql(dialect, MIGRATIONS)
-}
+/// The tables of the backfill.
+pub const COMPONENT: Component = Component {
+    name: "backfill",
+    steps: TABLES,
+};

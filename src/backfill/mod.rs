@@ -12,6 +12,6 @@ mod fill;
 mod run;
 
 pub use checkpoint::{Checkpoint, TableState, pending};
-pub use ddl::{install, install_sql};
+pub use ddl::COMPONENT;
 pub use fill::{Throttle, work};
 pub use run::{Asked, Begun, LEASE, Run, RunState, begin, claim, latest, steer};

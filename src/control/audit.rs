@@ -9,7 +9,7 @@ use crate::sql::{Db, Fault, Record, Tx};
 
 use super::chain::chain_hash;
 use super::change::{AuditEntry, Change};
-use super::ddl::{GATE_LOCK, lock};
+use super::ddl::GATE_LOCK;
 use super::recovery::Seen;
 use super::state::{self, State};
 use crate::stage::Stage;
@@ -233,7 +233,7 @@ pub async fn record_action(
     reason: &str,
     details: &Value,
 ) -> Result<ActionRecord, Fault> {
-    lock(tx, AUDIT_LOCK).await?;
+    tx.lock(AUDIT_LOCK).await?;
     let (last, previous) = newest_hash(tx, "actions", "id").await?;
     let record = ActionRecord {
         id: last + 1,

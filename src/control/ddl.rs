@@ -1,10 +1,6 @@
-//! The tables of the control state, and how they come to be.
-//!
-//! Migrations only add, so two neighbouring versions run side by side; each runs once, under an advisory
-//! lock, in one transaction. They are lists of single statements because a transaction speaks the
-//! extended protocol, which takes one at a time.
+//! The tables of the control state, and its first record.
 
-use crate::sql::{Arg, Db, Dialect, Fault, Tx};
+use crate::sql::{Component, Db, Fault, INSTALL_LOCK, Step, Tx};
 
 use super::audit::{self, TransitionRecord};
 use super::state::State;
@@ -16,22 +12,8 @@ pub const VERSION: i64 = 1;
 /// On SQLite `BEGIN IMMEDIATE` is the lock.
 pub use crate::journal::GATE_LOCK;
 
-/// The advisory lock that lets one replica migrate at a time.
-const MIGRATE_LOCK: i64 = GATE_LOCK + 1;
-
-/// One step of a component's schema. Never changed once released.
-#[derive(Clone, Copy, Debug)]
-pub struct Migration {
-    /// Statements in the portable subset, run on both databases first.
-    pub portable: &'static [&'static str],
-    /// Statements for PostgreSQL alone, run after.
-    pub postgres: &'static [&'static str],
-    /// Statements for SQLite alone, run after.
-    pub sqlite: &'static [&'static str],
-}
-
-/// The control state's own steps, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+/// The control state's own tables.
+const TABLES: &[Step] = &[Step {
     portable: &[
         "CREATE TABLE cutover.state (
             id bigint PRIMARY KEY CHECK (id = 1),
@@ -115,140 +97,28 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     sqlite: &[],
 }];
 
+/// The control state's own tables, for `cutover schema --control`.
+pub const COMPONENT: Component = Component {
+    name: "control",
+    steps: TABLES,
+};
+
 /// Creates what is missing of the control state: `off`, epoch 1, with its audit record. Safe to repeat and to race.
 ///
 /// # Errors
 /// When the database is out of reach or grants too little.
 pub async fn install(db: &Db) -> Result<(), Fault> {
-    migrate(db, "control", MIGRATIONS).await?;
+    COMPONENT.install(db).await?;
     let db = db.clone();
     super::task::run_to_end(async move {
         let mut tx = db.begin().await?;
-        lock(&mut tx, MIGRATE_LOCK).await?;
+        tx.lock(INSTALL_LOCK).await?;
         if State::read(&mut tx).await?.is_none() {
             first_state(&mut tx).await?;
         }
         tx.commit().await
     })
     .await
-}
-
-/// The statements of `install`, for `cutover schema --control`.
-#[must_use]
-pub fn install_sql(dialect: Dialect) -> String {
-    migrations_sql(dialect, MIGRATIONS)
-}
-
-/// The statements of a component's steps.
-#[must_use]
-pub fn migrations_sql(dialect: Dialect, steps: &[Migration]) -> String {
-    let mut sql = String::new();
-    for step in steps {
-        let own = match dialect {
-            Dialect::Postgres => step.postgres,
-            Dialect::Sqlite => step.sqlite,
-        };
-        for statement in step.portable.iter().chain(own) {
-            sql.push_str(&dialect.control(statement));
-            sql.push_str(";\n");
-        }
-    }
-    sql
-}
-
-/// Brings one component's tables (`control`, `journal`, …) up to its newest step, each step once.
-///
-/// # Errors
-/// When the database is out of reach or refuses a statement.
-pub async fn migrate(
-    db: &Db,
-    component: &'static str,
-    steps: &'static [Migration],
-) -> Result<(), Fault> {
-    let db = db.clone();
-    super::task::run_to_end(async move {
-        let mut tx = db.begin().await?;
-        lock(&mut tx, MIGRATE_LOCK).await?;
-        prepare(&mut tx).await?;
-        let done = tx
-            .control(
-                "SELECT coalesce(max(version), 0) FROM cutover.schema_versions WHERE component = $1",
-                vec![component.into()],
-            )
-            .await?
-            .first()
-            .map_or(Ok(0), |row| row.some_int(0))?;
-        for (version, step) in (1_i64..).zip(steps).filter(|(version, _)| *version > done) {
-            run_step(&mut tx, step).await?;
-            tx.control(
-                "INSERT INTO cutover.schema_versions (component, version, at_us) VALUES ($1, $2, cutover.now_us())",
-                vec![component.into(), version.into()],
-            )
-            .await?;
-        }
-        tx.commit().await
-    })
-    .await
-}
-
-/// Takes an advisory lock until the transaction ends; SQLite's transaction is the lock already.
-pub(super) async fn lock(tx: &mut Tx, key: i64) -> Result<(), Fault> {
-    match tx.dialect() {
-        Dialect::Postgres => tx
-            .fetch(
-                "SELECT pg_advisory_xact_lock($1)::text",
-                vec![Arg::from(key)],
-            )
-            .await
-            .map(drop),
-        Dialect::Sqlite => Ok(()),
-    }
-}
-
-async fn prepare(tx: &mut Tx) -> Result<(), Fault> {
-    if tx.dialect() == Dialect::Postgres {
-        // `CREATE … IF NOT EXISTS` still asks for the right to create, which a running proxy need not have.
-        let there = tx
-            .fetch(
-                "SELECT to_regclass('cutover.schema_versions') IS NOT NULL",
-                vec![],
-            )
-            .await?;
-        if there.first().map_or(Ok(false), |row| row.some_bool(0))? {
-            return Ok(());
-        }
-        for statement in [
-            "CREATE SCHEMA IF NOT EXISTS cutover",
-            "CREATE OR REPLACE FUNCTION cutover.now_us() RETURNS bigint LANGUAGE sql VOLATILE
-                AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$",
-        ] {
-            tx.fetch(statement, vec![]).await?;
-        }
-    }
-    tx.control(
-        "CREATE TABLE IF NOT EXISTS cutover.schema_versions (
-            component text NOT NULL,
-            version bigint NOT NULL,
-            at_us bigint NOT NULL,
-            PRIMARY KEY (component, version))",
-        vec![],
-    )
-    .await
-    .map(drop)
-}
-
-async fn run_step(tx: &mut Tx, step: &Migration) -> Result<(), Fault> {
-    for statement in step.portable {
-        tx.control(statement, vec![]).await?;
-    }
-    let own = match tx.dialect() {
-        Dialect::Postgres => step.postgres,
-        Dialect::Sqlite => step.sqlite,
-    };
-    for statement in own {
-        tx.fetch(statement, vec![]).await?;
-    }
-    Ok(())
 }
 
 async fn first_state(tx: &mut Tx) -> Result<(), Fault> {

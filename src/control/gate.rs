@@ -16,7 +16,7 @@ use crate::sql::{Db, Dialect, Fault, Tx};
 
 use super::audit::{self, TransitionRecord};
 use super::change::{Ask, Change, Facts};
-use super::ddl::{GATE_LOCK, lock};
+use super::ddl::GATE_LOCK;
 use super::error::TransitionError;
 use super::flagfile::FlagDigest;
 use super::options::ControlOptions;
@@ -113,7 +113,7 @@ impl Attempt<'_> {
             let timeout = format!("SET LOCAL lock_timeout = {}", LOCK_TIMEOUT.as_millis());
             tx.fetch(&timeout, vec![]).await?;
         }
-        lock(&mut tx, GATE_LOCK).await?;
+        tx.lock(GATE_LOCK).await?;
         let shut_at = Instant::now();
         let current = State::lock(&mut tx).await?;
         if in_doubt && let Some((epoch, from)) = self.made(&mut tx).await? {

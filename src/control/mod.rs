@@ -44,9 +44,7 @@ pub use audit::{
 pub use chain::{ChainReport, verify_chain};
 pub use change::Verdict;
 pub use control::Control;
-pub use ddl::{
-    GATE_LOCK, MIGRATIONS, Migration, VERSION, install, install_sql, migrate, migrations_sql,
-};
+pub use ddl::{COMPONENT, GATE_LOCK, VERSION, install};
 pub use debt::LegacyDebt;
 pub use error::TransitionError;
 pub use flagfile::{FlagDigest, FlagFile, FlagRequest, Judge, Judged};

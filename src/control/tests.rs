@@ -69,7 +69,7 @@ async fn postgres() -> Bench {
 async fn prepared(url: String, cleanup: Cleanup) -> Bench {
     let db = Db::open(&url, &pool()).unwrap();
     install(&db).await.unwrap();
-    crate::evidence::install(&db).await.unwrap();
+    crate::evidence::COMPONENT.install(&db).await.unwrap();
     db.batch(&db.dialect().control(JOURNAL)).await.unwrap();
     Bench { db, url, cleanup }
 }

@@ -12,7 +12,7 @@ use crate::schema::Table;
 use crate::sql::{Db, Fault, Record, Tx};
 use crate::telemetry::DivergenceKind;
 
-pub use ddl::{install, install_sql};
+pub use ddl::COMPONENT;
 
 /// At most this many lines are kept; the oldest go first.
 pub const KEPT_MAX: i64 = 10_000;

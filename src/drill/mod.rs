@@ -25,7 +25,7 @@ use crate::repository::Parts;
 use crate::sql::Fault;
 use crate::telemetry::Trigger;
 
-pub use ddl::{install, install_sql};
+pub use ddl::COMPONENT;
 pub use record::{DrillWish, Outcome};
 pub use timeline::Report;
 

@@ -24,8 +24,8 @@ async fn database() -> (Folder, Db) {
     let url = format!("sqlite://{}", folder.0.join("legacy.db").display());
     let db = Db::open(&url, &PoolOptions::default()).unwrap();
     crate::control::install(&db).await.unwrap();
-    crate::divergence::install(&db).await.unwrap();
-    super::install(&db).await.unwrap();
+    crate::divergence::COMPONENT.install(&db).await.unwrap();
+    super::COMPONENT.install(&db).await.unwrap();
     (folder, db)
 }
 

@@ -17,5 +17,5 @@ mod verified;
 pub use baseline::{Baseline, baselines, record_baseline};
 pub use bypassed::{Bypassed, bypassed, record_bypass};
 pub use compared::{Tally, compared_since, record_compared};
-pub use ddl::{install, install_sql};
+pub use ddl::COMPONENT;
 pub use verified::{Verified, forget_verified, record_verified, verified};

@@ -13,9 +13,9 @@ use crate::stage::Backend;
 async fn installed(url: &str) -> Db {
     let db = Db::open(url, &PoolOptions::default()).unwrap();
     control::install(&db).await.unwrap();
-    install(&db).await.unwrap();
+    COMPONENT.install(&db).await.unwrap();
     // Again, as every start does.
-    install(&db).await.unwrap();
+    COMPONENT.install(&db).await.unwrap();
     db
 }
 
@@ -131,7 +131,7 @@ async fn legacys_sequences_and_triggers_are_looked_at() {
         )
         .await
         .unwrap();
-        crate::journal::install(db).await.unwrap();
+        crate::journal::COMPONENT.install(db).await.unwrap();
         let spec = TableSpec {
             name: "ads".to_owned(),
             ..TableSpec::default()

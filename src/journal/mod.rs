@@ -6,7 +6,8 @@
 //! images"). Only open entries are kept; a settled one is deleted in the batch that settles it.
 //!
 //! * `copy`: the secondary's row of this key must become the authority's row.
-//! * `intent`: a live write may have reached storage; until it is resolved its keys are locked by it.
+//! * `intent`: a live write may have reached storage; until it is resolved its keys are locked by it. That of a
+//!   removal is widened by what hangs on its rows before it is sent (`bonds`, `widen`).
 
 mod bonds;
 mod claim;
@@ -25,7 +26,7 @@ mod widen;
 
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
 pub use claim::{Claim, ClaimOptions, ClaimedIntent, claim, claim_intents, claim_parked};
-pub use ddl::{install, install_sql};
+pub use ddl::COMPONENT;
 pub use entry::{Claimed, Direction, Parked};
 pub use gate::{GATE_LOCK, gate};
 pub use give_back::{Beside, GiveBack, give_back, is_given_back, open_beside};

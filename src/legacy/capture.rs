@@ -16,67 +16,98 @@
 use crate::journal::GATE_LOCK;
 use crate::schema::{Schema, Table};
 use crate::sql::render::{key_expr, literal, quote};
-use crate::sql::{Db, Dialect, Fault};
+use crate::sql::{Db, Dialect, Fault, INSTALL_LOCK};
 
-/// Installs the triggers of every table, replacing those of an older shape of its key.
+/// Installs the gate and the triggers of every table. What is there unchanged is left alone: DDL takes locks that
+/// wait for the application's transactions, and asks for rights that a proxy need not have.
 pub(super) async fn install(db: &Db, schema: &Schema) -> Result<(), Fault> {
-    if db.dialect() == Dialect::Postgres {
-        db.batch(&gate_function()).await?;
-    }
-    for table in schema.tables.values() {
-        let statements = capture_sql(db.dialect(), table);
-        if installed(db, table).await? != Some(mark(&statements)) {
-            db.batch(&statements).await?;
-            if db.dialect() == Dialect::Postgres {
-                db.batch(&comment(table, &statements)).await?;
+    match db.dialect() {
+        Dialect::Postgres => {
+            for object in objects(schema) {
+                if !object.is_installed(db).await? {
+                    // A batch is one transaction: two replicas may start at once.
+                    let lock = format!("SELECT pg_advisory_xact_lock({INSTALL_LOCK});\n");
+                    db.batch(&(lock + &object.script())).await?;
+                }
+            }
+        }
+        Dialect::Sqlite => {
+            for table in schema.tables.values() {
+                db.batch(&sqlite(table)).await?;
             }
         }
     }
     Ok(())
 }
 
-/// The mark of what is installed on a table: DDL takes locks that wait for the application's
-/// transactions, so an unchanged trigger is left alone.
-async fn installed(db: &Db, table: &Table) -> Result<Option<String>, Fault> {
-    if db.dialect() == Dialect::Sqlite {
-        return Ok(None);
-    }
-    let rows = db
-        .fetch(
-            "SELECT obj_description(p.oid, 'pg_proc') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
-             WHERE n.nspname = 'cutover' AND p.proname = $1 \
-             AND (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = to_regclass($2) AND t.tgfoid = p.oid) = 4",
-            vec![function_name(table).into(), table.sql_name.as_str().into()],
-        )
-        .await?;
-    rows.first().map_or(Ok(None), |row| row.text(0))
-}
-
-fn comment(table: &Table, statements: &str) -> String {
-    format!(
-        "COMMENT ON FUNCTION cutover.{} IS '{}'",
-        quote(&function_name(table)),
-        mark(statements)
-    )
-}
-
-/// A digest of the DDL.
-fn mark(statements: &str) -> String {
-    use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(statements.as_bytes());
-    digest
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-/// The DDL that puts the triggers on one table; it may be run again.
+/// What `install` does on PostgreSQL, as a script that may be run again.
 #[must_use]
-pub fn capture_sql(dialect: Dialect, table: &Table) -> String {
-    match dialect {
-        Dialect::Postgres => postgres(table),
-        Dialect::Sqlite => sqlite(table),
+pub fn capture_script(schema: &Schema) -> String {
+    objects(schema).map(|object| object.script()).collect()
+}
+
+/// A function in PostgreSQL and what goes with it, marked with a digest of its DDL.
+struct Object<'a> {
+    /// The function's name.
+    function: String,
+    /// The table whose triggers call it.
+    table: Option<&'a Table>,
+    ddl: String,
+}
+
+fn objects(schema: &Schema) -> impl Iterator<Item = Object<'_>> {
+    let gate = Object {
+        function: "gate_v1".to_owned(),
+        table: None,
+        ddl: gate_function(),
+    };
+    let tables = schema.tables.values().map(|table| Object {
+        function: function_name(table),
+        table: Some(table),
+        ddl: postgres(table),
+    });
+    [gate].into_iter().chain(tables)
+}
+
+impl Object<'_> {
+    fn script(&self) -> String {
+        let (function, mark) = (quote(&self.function), self.mark());
+        format!(
+            "{}COMMENT ON FUNCTION cutover.{function} IS '{mark}';\n",
+            self.ddl
+        )
+    }
+
+    /// A digest of the DDL.
+    fn mark(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let digest = Sha256::digest(self.ddl.as_bytes());
+        digest
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    async fn is_installed(&self, db: &Db) -> Result<bool, Fault> {
+        let (table, triggers) = match self.table {
+            Some(table) => (table.sql_name.as_str(), EVENTS.len() + 1),
+            None => ("", 0),
+        };
+        let rows = db
+            .fetch(
+                "SELECT obj_description(p.oid, 'pg_proc') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+                 WHERE n.nspname = 'cutover' AND p.proname = $1 AND (SELECT count(*) FROM pg_trigger t \
+                 WHERE t.tgrelid = to_regclass(nullif($2, '')) AND t.tgfoid = p.oid) = $3::int8",
+                vec![
+                    self.function.as_str().into(),
+                    table.into(),
+                    (triggers as i64).into(),
+                ],
+            )
+            .await?;
+        let mark = rows.first().map_or(Ok(None), |row| row.text(0))?;
+        Ok(mark == Some(self.mark()))
     }
 }
 
@@ -132,23 +163,21 @@ fn function_name(table: &Table) -> String {
 /// The gate for writers that fire no trigger (what is applied to legacy as the secondary).
 fn gate_function() -> String {
     format!(
-        "SELECT pg_advisory_xact_lock(7163668001);
-CREATE OR REPLACE FUNCTION cutover.gate_v1(writer_epoch bigint) RETURNS void \
+        "CREATE OR REPLACE FUNCTION cutover.gate_v1(writer_epoch bigint) RETURNS void \
          LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $gate$
 BEGIN
   PERFORM pg_advisory_xact_lock_shared({GATE_LOCK});
   IF (SELECT epoch FROM cutover.state) IS DISTINCT FROM writer_epoch THEN
     RAISE EXCEPTION 'cutover: the epoch is not % any more', writer_epoch USING ERRCODE = 'CT001';
   END IF;
-END $gate$;"
+END $gate$;
+"
     )
 }
 
 fn postgres(table: &Table) -> String {
-    // One transaction that begins with a lock: two replicas may start at once.
-    let mut sql = String::from("SELECT pg_advisory_xact_lock(7163668001);\n");
     let function = quote(&function_name(table));
-    sql.push_str(&postgres_function(table, &function));
+    let mut sql = postgres_function(table, &function);
     for event in &EVENTS {
         let trigger = quote(&format!("cutover_capture_{}", event.name.to_lowercase()));
         sql.push_str(&format!(
@@ -179,12 +208,12 @@ CREATE TRIGGER cutover_capture_truncate BEFORE TRUNCATE ON {on} FOR EACH STATEME
 /// isolation sees the past and is let go by the deadline.
 fn wait_for_drain() -> String {
     format!(
-        "  WHILE bypasses AND TG_OP <> 'TRUNCATE' AND EXISTS (SELECT FROM cutover.state
-    WHERE phase = 'draining' AND NOT bypass_refused AND drain_deadline_us > cutover.now_us()) LOOP
-    EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
-      AND classid::bigint = {high} AND objid::bigint = {low} AND objsubid = 1);
-    PERFORM pg_sleep(0.01);
-  END LOOP;",
+        "    WHILE TG_OP <> 'TRUNCATE' AND EXISTS (SELECT FROM cutover.state
+      WHERE phase = 'draining' AND NOT bypass_refused AND drain_deadline_us > cutover.now_us()) LOOP
+      EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+        AND classid::bigint = {high} AND objid::bigint = {low} AND objsubid = 1);
+      PERFORM pg_sleep(0.01);
+    END LOOP;",
         high = GATE_LOCK >> 32,
         low = GATE_LOCK & 0xffff_ffff,
     )
@@ -201,7 +230,9 @@ DECLARE
   bypasses boolean := coalesce(ctx, '') = '';
   op uuid;
 BEGIN
+  IF bypasses THEN
 {wait}
+  END IF;
   PERFORM pg_advisory_xact_lock_shared({GATE_LOCK});
   IF current_setting('transaction_isolation') = 'read committed' THEN
     SELECT epoch, generation, journaling, bypass_refused INTO STRICT st FROM cutover.state;

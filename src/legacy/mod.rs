@@ -18,7 +18,7 @@ use crate::schema::{Read, Schema, Table};
 use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec, introspect};
 
 pub use authority::{Stamp, WriteError, Written};
-pub use capture::{capture_sql, uninstall_sql};
+pub use capture::{capture_script, uninstall_sql};
 pub use obstacles::{AppTrigger, SequenceBehind};
 pub use relations::{Fate, Swept, SweptRow};
 pub use secondary::{Applied, Finish, Image, Source};

@@ -23,6 +23,7 @@ mod guard;
 mod house;
 mod house_rules;
 mod itself;
+mod least_grants;
 mod live;
 mod moving;
 mod plan_client;

@@ -225,10 +225,10 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
     db.batch(DDL).await.unwrap();
     fill(&db).await;
     control::install(&db).await.unwrap();
-    journal::install(&db).await.unwrap();
-    divergence::install(&db).await.unwrap();
-    crate::evidence::install(&db).await.unwrap();
-    backfill::install(&db).await.unwrap();
+    journal::COMPONENT.install(&db).await.unwrap();
+    divergence::COMPONENT.install(&db).await.unwrap();
+    crate::evidence::COMPONENT.install(&db).await.unwrap();
+    backfill::COMPONENT.install(&db).await.unwrap();
     let specs = ["ads", "campaigns"].map(|name| TableSpec {
         name: name.to_owned(),
         ..TableSpec::default()
