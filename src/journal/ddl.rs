@@ -22,6 +22,13 @@ pub const COMPONENT: Component = Component {
     ],
 };
 
+/// What a write does to relations that act (see `Bonds`).
+const BONDS: &[&str] = &[
+    "ALTER TABLE cutover.journal ADD COLUMN leaves boolean NOT NULL DEFAULT false",
+    "ALTER TABLE cutover.journal ADD COLUMN points boolean NOT NULL DEFAULT false",
+    "CREATE INDEX journal_leaves ON cutover.journal (tbl, key) WHERE leaves",
+];
+
 const POSTGRES: &[&str] = &[
     r#"CREATE TABLE IF NOT EXISTS cutover.journal (
       seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -88,11 +95,4 @@ const SQLITE: &[&str] = &[
       op_id TEXT,
       role TEXT NOT NULL
     )",
-];
-
-/// What writes do to relations that act (`Bonds`).
-const BONDS: &[&str] = &[
-    "ALTER TABLE cutover.journal ADD COLUMN leaves boolean NOT NULL DEFAULT false",
-    "ALTER TABLE cutover.journal ADD COLUMN points boolean NOT NULL DEFAULT false",
-    "CREATE INDEX journal_leaves ON cutover.journal (tbl, key) WHERE leaves",
 ];

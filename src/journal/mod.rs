@@ -6,7 +6,8 @@
 //! images"). Only open entries are kept; a settled one is deleted in the batch that settles it.
 //!
 //! * `copy`: the secondary's row of this key must become the authority's row.
-//! * `intent`: a live write may have reached storage; until it is resolved its keys are locked by it.
+//! * `intent`: a live write may have reached storage; until it is resolved its keys are locked by it. That of a
+//!   removal is widened by what hangs on its rows before it is sent (`bonds`, `widen`).
 
 mod bonds;
 mod claim;

@@ -10,7 +10,7 @@ const SOON: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_may_create_nothing_goes_live_and_back() {
     let mut world = World::build(WorldOptions {
-        legacy: LegacyKind::GrantedRole,
+        legacy: LegacyKind::LeastGrants,
         ..WorldOptions::default()
     })
     .await;
@@ -38,7 +38,7 @@ async fn a_proxy_that_may_create_nothing_goes_live_and_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_control_schema_may_be_installed_again_over_itself() {
     let world = World::build(WorldOptions {
-        legacy: LegacyKind::GrantedRole,
+        legacy: LegacyKind::LeastGrants,
         ..WorldOptions::default()
     })
     .await;
