@@ -1,9 +1,10 @@
 //! One change, one short transaction under the gate.
 //!
 //! The gate's lock is asked for with a short timeout and pauses in between: a waiting exclusive lock makes
-//! every new writer wait behind it, so a transition must never queue for long. Whoever bypasses the proxy
-//! in a long transaction holds the gate too; then the change gives up and nothing has happened. Meanwhile it
-//! is known who holds it (`holder`).
+//! every new writer wait behind it, so a transition must never queue for long. Each time that was not enough the
+//! next is longer, up to a bound: on a machine with too much to do short transactions take long as well, and
+//! among many there is always one that has just begun. Whoever bypasses the proxy in a long transaction holds
+//! the gate too; then the change gives up, says who it is, and nothing has happened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,9 @@ use super::replica::{self, DEAD_AFTER};
 use super::state::{self, Phase, State};
 use crate::stage::{Backend, Stage};
 
-/// How long one attempt queues for the gate.
+/// How long the first attempt queues for the gate, and the longest: no longer than a lease.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+const LOCK_TIMEOUT_MAX: Duration = Duration::from_millis(800);
 /// How long writers are let through between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Where transitions are announced (PostgreSQL `NOTIFY`).
@@ -43,7 +45,7 @@ const OWED_COUNT_MAX: i64 = 10_000;
 pub(super) struct Changed {
     pub(super) from: Stage,
     pub(super) after: State,
-    /// How long the gate was shut.
+    /// How long writers were held up: by the gate, and by whoever waited for it to be shut.
     pub(super) pause: Duration,
 }
 
@@ -80,10 +82,14 @@ async fn attempts(
         request_id: Uuid::new_v4().to_string(),
     };
     let began_at = Instant::now();
-    let mut in_doubt = false;
+    let (mut in_doubt, mut paused) = (false, Duration::ZERO);
+    let mut patience = LOCK_TIMEOUT;
     loop {
-        let fault = match attempt.run(&inner.db, in_doubt).await {
-            Ok(changed) => return Ok(changed),
+        let fault = match attempt.run(&inner.db, in_doubt, patience).await {
+            Ok(mut changed) => {
+                changed.pause += paused;
+                return Ok(changed);
+            }
             Err(TransitionError::Fault(
                 fault @ (Fault::Unavailable(_) | Fault::TimedOut | Fault::InDoubt(_)),
             )) => fault,
@@ -91,8 +97,12 @@ async fn attempts(
         };
         in_doubt |= matches!(fault, Fault::InDoubt(_));
         let held = matches!(&fault, Fault::Unavailable(why) if is_lock_timeout(why));
-        if held && let Ok(holders) = holder::holders(&inner.db, LOCK_TIMEOUT).await {
-            inner.gate_held_by.store(Arc::new(holders));
+        if held {
+            paused += patience;
+            patience = (patience * 2).min(LOCK_TIMEOUT_MAX);
+            if let Ok(holders) = holder::holders(&inner.db, LOCK_TIMEOUT).await {
+                inner.gate_held_by.store(Arc::new(holders));
+            }
         }
         if Instant::now() + PAUSE >= give_up_at {
             return Err(match fault {
@@ -127,14 +137,19 @@ pub(super) async fn rehearse(
 }
 
 impl Attempt<'_> {
-    async fn run(&self, db: &Db, in_doubt: bool) -> Result<Changed, TransitionError> {
+    async fn run(
+        &self,
+        db: &Db,
+        in_doubt: bool,
+        patience: Duration,
+    ) -> Result<Changed, TransitionError> {
         let mut tx = db.begin().await?;
         if tx.dialect() == Dialect::Postgres {
-            let timeout = format!("SET LOCAL lock_timeout = {}", LOCK_TIMEOUT.as_millis());
+            let timeout = format!("SET LOCAL lock_timeout = {}", patience.as_millis());
             tx.fetch(&timeout, vec![]).await?;
         }
-        tx.lock(GATE_LOCK).await?;
         let shut_at = Instant::now();
+        tx.lock(GATE_LOCK).await?;
         let current = State::lock(&mut tx).await?;
         if in_doubt && let Some((epoch, from)) = self.made(&mut tx).await? {
             // The commit whose answer was lost took effect.

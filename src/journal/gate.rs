@@ -19,27 +19,43 @@ pub fn gate_in_pg_locks() -> String {
     )
 }
 
-/// Commits if the epoch still is the epoch, and holds it until that is done. The gate is asked last, after every
-/// lock on rows, and in one message with the commit: transitions wait for whoever holds it.
+/// Holds the epoch until `tx` ends, if it still is the epoch.
+///
+/// Called after every lock on the application's rows, which may have to be waited for, and before every lock on
+/// entries that are there already: a transition converts entries while it holds the gate alone, and whoever held
+/// one of them and waited for the gate would keep it from doing so.
 ///
 /// # Errors
-/// `StaleEpoch` when it is not the epoch any more: nothing was committed. Else as [`Tx::commit`].
+/// `StaleEpoch` when it is not the epoch any more.
+pub async fn gate(tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {
+    match tx.dialect() {
+        Dialect::Postgres => {
+            let asked = tx.fetch("SELECT cutover.gate_v1($1)", vec![epoch.into()]);
+            asked.await.map(drop)
+        }
+        Dialect::Sqlite => {
+            let current = "SELECT 1 FROM cutover.state WHERE epoch = $1";
+            match tx.control(current, vec![epoch.into()]).await?.is_empty() {
+                true => Err(Fault::Refused(Refusal::StaleEpoch)),
+                false => Ok(()),
+            }
+        }
+    }
+}
+
+/// Asks the gate and commits, where nothing is left to be done in between: on PostgreSQL in one message, because
+/// a transition waits for whoever holds the gate, and a process may have to wait for its turn.
+///
+/// # Errors
+/// As [`gate`], and then nothing was committed; as [`Tx::commit`].
 pub async fn commit_under(mut tx: Tx, epoch: Epoch) -> Result<(), Fault> {
     match tx.dialect() {
         Dialect::Postgres => {
-            tx.commit_after(&format!("SELECT cutover.gate_v1({epoch})"))
-                .await
+            let gate = format!("SELECT cutover.gate_v1({epoch})");
+            tx.commit_after(&gate).await
         }
         Dialect::Sqlite => {
-            let rows = tx
-                .control(
-                    "SELECT 1 FROM cutover.state WHERE epoch = $1",
-                    vec![epoch.into()],
-                )
-                .await?;
-            if rows.is_empty() {
-                return Err(Fault::Refused(Refusal::StaleEpoch));
-            }
+            gate(&mut tx, epoch).await?;
             tx.commit().await
         }
     }

@@ -5,7 +5,7 @@
 //! legacy still refuses, legacy is right: it is what a rollback goes back to. The intent becomes a `copy`
 //! towards storage in the commit that records the refusal, and as an open entry it keeps its keys.
 
-use super::gate::commit_under;
+use super::gate::gate;
 use super::intent::prove_intent;
 use super::{OperationState, Parked, record_state};
 use crate::contract::{Epoch, OpId, Token};
@@ -72,6 +72,7 @@ pub async fn open_beside(db: &Db, token: Token, opened_until_us: i64) -> Result<
 /// See [`Fault`]; `StaleEpoch` when the epoch moved. Must not be cancelled half-way.
 pub async fn give_back(db: &Db, refused: &GiveBack<'_>) -> Result<bool, Fault> {
     let mut tx = db.begin().await?;
+    gate(&mut tx, refused.epoch).await?;
     if !prove_intent(&mut tx, refused.token, refused.keys).await? {
         return Ok(false);
     }
@@ -84,7 +85,7 @@ pub async fn give_back(db: &Db, refused: &GiveBack<'_>) -> Result<bool, Fault> {
     .await?;
     let rule = Some(refused.rule);
     record_state(&mut tx, refused.op_id, OperationState::Refused, rule).await?;
-    commit_under(tx, refused.epoch).await?;
+    tx.commit().await?;
     Ok(true)
 }
 

@@ -137,7 +137,7 @@ pub(super) async fn is_held(tx: &mut Tx, keys: &[(String, Key)]) -> Result<bool,
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn prove_intent(tx: &mut Tx, token: Token, keys: usize) -> Result<bool, Fault> {
+pub(super) async fn prove_intent(tx: &mut Tx, token: Token, keys: usize) -> Result<bool, Fault> {
     let rows = tx
         .control(
             "SELECT seq FROM cutover.journal WHERE kind = 'intent' AND token = $1::uuid \
@@ -148,7 +148,8 @@ pub async fn prove_intent(tx: &mut Tx, token: Token, keys: usize) -> Result<bool
     Ok(rows.len() == keys)
 }
 
-/// Settles the intent and records what became of its operation. `prove_intent` comes first, in `tx`.
+/// Settles the intent and records what became of its operation. Returns how many of its entries were still open,
+/// intents, and this token's: unless that is all of them, it is not ours any more, and `tx` must not commit (P2).
 ///
 /// # Errors
 /// See [`Fault`].
@@ -158,13 +159,16 @@ pub async fn settle_intent(
     op_id: OpId,
     state: OperationState,
     reply: Option<&str>,
-) -> Result<(), Fault> {
-    tx.control(
-        "DELETE FROM cutover.journal WHERE kind = 'intent' AND token = $1::uuid",
-        vec![token.into()],
-    )
-    .await?;
-    record_state(tx, op_id, state, reply).await
+) -> Result<usize, Fault> {
+    let settled = tx
+        .control(
+            "DELETE FROM cutover.journal WHERE seq IN (SELECT seq FROM cutover.journal \
+             WHERE kind = 'intent' AND token = $1::uuid ORDER BY seq FOR UPDATE) RETURNING seq",
+            vec![token.into()],
+        )
+        .await?;
+    record_state(tx, op_id, state, reply).await?;
+    Ok(settled.len())
 }
 
 /// Drops an intent whose request certainly did not take effect, if it is still this token's: the
@@ -174,17 +178,16 @@ pub async fn settle_intent(
 /// See [`Fault`]; the intent then stays and is resolved after its deadline.
 pub async fn drop_intent(db: &Db, intent: &Intent) -> Result<bool, Fault> {
     let mut tx = db.begin().await?;
-    if !prove_intent(&mut tx, intent.token, intent.keys.len()).await? {
-        return Ok(false);
-    }
-    settle_intent(
+    let settled = settle_intent(
         &mut tx,
         intent.token,
         intent.op_id,
         OperationState::NotApplied,
         None,
-    )
-    .await?;
+    );
+    if settled.await? != intent.keys.len() {
+        return Ok(false);
+    }
     tx.commit().await?;
     Ok(true)
 }
@@ -218,6 +221,6 @@ pub(super) async fn accept_intent(tx: &mut Tx, seq: i64) -> Result<bool, Fault> 
         return Ok(false);
     };
     let (token, op_id) = (uuid_at(row, 0)?, uuid_at(row, 1)?);
-    settle_intent(tx, Token(token), OpId(op_id), OperationState::Unknown, None).await?;
-    Ok(true)
+    let settled = settle_intent(tx, Token(token), OpId(op_id), OperationState::Unknown, None);
+    Ok(settled.await? > 0)
 }

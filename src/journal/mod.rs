@@ -28,9 +28,9 @@ pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
 pub use claim::{Claim, ClaimOptions, ClaimedIntent, claim, claim_intents, claim_parked};
 pub use ddl::COMPONENT;
 pub use entry::{Claimed, Direction, Parked};
-pub use gate::{GATE_LOCK, commit_under, gate_in_pg_locks};
+pub use gate::{GATE_LOCK, commit_under, gate, gate_in_pg_locks};
 pub use give_back::{Beside, GiveBack, give_back, is_given_back, open_beside};
-pub use intent::{Intent, Opened, distrust, drop_intent, open_intent, prove_intent, settle_intent};
+pub use intent::{Intent, Opened, distrust, drop_intent, open_intent, settle_intent};
 pub use operation::{
     Operation, OperationState, forget_settled, record_done, record_state, recorded,
 };

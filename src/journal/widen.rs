@@ -7,7 +7,7 @@
 use super::Intent;
 use super::bonds::{Ahead, Named, holding};
 use super::claim::{micros, now};
-use super::gate::commit_under;
+use super::gate::gate;
 use super::intent::{durable, insert, prove_intent};
 use super::operation::foretell;
 use crate::sql::{Db, Fault};
@@ -40,6 +40,7 @@ pub async fn widen(
     if !more.is_empty() {
         intent.bonds.stripes(more).lock(&mut tx).await?;
     }
+    gate(&mut tx, intent.epoch).await?;
     if !prove_intent(&mut tx, intent.token, held).await? {
         return Ok(Widened::NotOurs);
     }
@@ -59,6 +60,6 @@ pub async fn widen(
     if let Some(answer) = answer {
         foretell(&mut tx, intent.op_id, answer).await?;
     }
-    commit_under(tx, intent.epoch).await?;
+    tx.commit().await?;
     Ok(Widened::Until(deadline_us))
 }

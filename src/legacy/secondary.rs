@@ -71,22 +71,23 @@ impl Legacy {
     pub async fn finish(&self, finish: &Finish<'_>, images: &[Image]) -> Result<Applied, Fault> {
         let mut tx = self.db().begin().await?;
         self.silence(&mut tx, finish.epoch).await?;
-        // The rows first: who waits for a row that somebody else has locked must not hold the intent's entries
-        // meanwhile, which a rollback converts. If the proof fails, nothing of it is committed (P2).
+        // The rows first: who waits for a row that somebody else has locked must not hold the gate meanwhile.
+        // Then the gate, before the intent's entries: a transition converts those under it. If the proof fails,
+        // nothing of it is committed (P2).
         apply(&mut tx, images, self.silences_triggers()).await?;
-        if !journal::prove_intent(&mut tx, finish.token, finish.keys).await? {
-            return Ok(Applied::NotOurs);
-        }
-        journal::settle_intent(
+        leave(&mut tx).await?;
+        journal::gate(&mut tx, finish.epoch).await?;
+        let settled = journal::settle_intent(
             &mut tx,
             finish.token,
             finish.op_id,
             finish.state,
             finish.reply,
-        )
-        .await?;
-        leave(&mut tx).await?;
-        journal::commit_under(tx, finish.epoch).await?;
+        );
+        if settled.await? != finish.keys {
+            return Ok(Applied::NotOurs);
+        }
+        tx.commit().await?;
         Ok(Applied::Done)
     }
 
@@ -97,6 +98,10 @@ impl Legacy {
     pub async fn pay(&self, claim: &Claim, seq: i64, image: &Image) -> Result<Applied, Fault> {
         let mut tx = self.db().begin().await?;
         self.silence(&mut tx, claim.epoch).await?;
+        let image = std::slice::from_ref(image);
+        apply(&mut tx, image, self.silences_triggers()).await?;
+        leave(&mut tx).await?;
+        journal::gate(&mut tx, claim.epoch).await?;
         let held = tx
             .control(
                 "DELETE FROM cutover.journal WHERE seq = $1 AND token = $2::uuid RETURNING seq",
@@ -106,14 +111,7 @@ impl Legacy {
         if held.is_empty() {
             return Ok(Applied::NotOurs);
         }
-        apply(
-            &mut tx,
-            std::slice::from_ref(image),
-            self.silences_triggers(),
-        )
-        .await?;
-        leave(&mut tx).await?;
-        journal::commit_under(tx, claim.epoch).await?;
+        tx.commit().await?;
         Ok(Applied::Done)
     }
 
