@@ -1,6 +1,7 @@
-//! How long a flip holds writers up, measured on three replicas under 300 writes a second.
+//! How long a flip holds writers up, measured on three replicas under 300 writes a second, or as many as asked
+//! for.
 //!
-//! `tests/run --bench flips`. Each turn advances to `live` and rolls back; the pauses that the proxy tells (and
+//! `tests/run --bench flips [-- RATE]`. Each turn advances to `live` and rolls back; the pauses that the proxy tells (and
 //! counts in `cutover_flip_pause_seconds`) stand beside what the slowest writer met meanwhile. Then the same again while
 //! somebody else holds the lock of a row that a writer waits for.
 
@@ -45,12 +46,14 @@ async fn main() {
     .await;
     world.advance_to("shadow").await;
     world.verified().await;
-    println!("{REPLICAS} replicas, {REQUESTS_PER_SECOND} writes a second, milliseconds");
+    let mut arguments = std::env::args().skip(1).filter_map(|one| one.parse().ok());
+    let rate = arguments.next().unwrap_or(REQUESTS_PER_SECOND);
+    println!("{REPLICAS} replicas, {rate} writes a second asked for, milliseconds");
     println!(
-        "{:<26} {:>6} {:>7} {:>7} {:>7} {:>14}",
-        "", "flips", "p50", "p99", "most", "slowest write"
+        "{:<34} {:>6} {:>7} {:>7} {:>7}",
+        "pause", "flips", "p50", "p99", "most"
     );
-    measure(&world, "advance and rollback").await;
+    measure(&world, "rows are free", rate).await;
 
     world.proxies[0]
         .query(insert("locked", "by a stranger"))
@@ -62,52 +65,51 @@ async fn main() {
     );
     let stranger = RowLock::take(&world.legacy.url, &lock).await;
     let waiting = tokio::spawn(writers::insist(world.proxies[0].door.clone(), "locked"));
-    measure(&world, "the same, a row locked").await;
+    measure(&world, "a row is locked", rate).await;
     stranger.release().await;
     waiting.await.expect("the writer that waited ends well");
 }
 
-async fn measure(world: &World, name: &str) {
-    let mut pauses = Vec::new();
-    let writers = Writers::start(world);
+async fn measure(world: &World, name: &str, rate: u32) {
+    let (mut advances, mut rollbacks) = (Vec::new(), Vec::new());
+    let writers = Writers::start(world, rate);
     for _ in 0..TURNS {
         tokio::time::sleep(BETWEEN).await;
-        pauses.push(
-            flip(
-                world,
-                "/admin/stage",
-                &json!({"to": "live", "reason": "bench", "force": true}),
-            )
-            .await,
-        );
+        let to_live = json!({"to": "live", "reason": "bench", "force": true});
+        advances.push(flip(world, "/admin/stage", &to_live).await);
         tokio::time::sleep(BETWEEN).await;
-        pauses.push(flip(world, "/admin/rollback", &json!({"reason": "bench"})).await);
-        let rearm = json!({"reason": "bench"});
-        world.proxies[0]
-            .admin()
-            .post("/admin/rearm", &rearm)
-            .await
-            .expect("an answer")
-            .ok();
+        let reason = json!({"reason": "bench"});
+        rollbacks.push(flip(world, "/admin/rollback", &reason).await);
+        let rearmed = world.proxies[0].admin().post("/admin/rearm", &reason).await;
+        rearmed.expect("an answer").ok();
         world.proxies[0].stage("shadow", true).await.ok();
     }
-    let slowest = writers.stop().await;
+    let written = writers.stop().await;
+    println!("{}", line(&format!("{name}: advance"), advances));
+    println!("{}", line(&format!("{name}: rollback"), rollbacks));
+    println!(
+        "{name}: {:.0} writes a second, the slowest in {:.0} ms",
+        written.per_second,
+        written.slowest.as_secs_f64() * 1e3
+    );
+}
+
+fn line(name: &str, mut pauses: Vec<Duration>) -> String {
     pauses.sort_unstable();
     let at = |share: f64| pauses[((pauses.len() - 1) as f64 * share).ceil() as usize];
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    println!(
-        "{name:<26} {:>6} {:>7.1} {:>7.1} {:>7.1} {:>14.1}  {}",
+    let ms = |share| at(share).as_secs_f64() * 1e3;
+    let verdict = if at(0.99) <= PROMISED {
+        "kept"
+    } else {
+        "MISSED"
+    };
+    format!(
+        "{name:<34} {:>6} {:>7.0} {:>7.0} {:>7.0}  {verdict}",
         pauses.len(),
-        ms(at(0.5)),
-        ms(at(0.99)),
-        ms(at(1.0)),
-        ms(slowest),
-        if at(0.99) <= PROMISED {
-            "kept"
-        } else {
-            "MISSED"
-        },
-    );
+        ms(0.5),
+        ms(0.99),
+        ms(1.0),
+    )
 }
 
 /// Makes one move, and how long it held writers up (as `cutover_flip_pause_seconds` counts it).

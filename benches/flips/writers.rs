@@ -19,53 +19,67 @@ const DEFINITE_WITHIN: Duration = Duration::from_secs(120);
 /// Writers, until they are stopped.
 pub(crate) struct Writers {
     stop: CancellationToken,
-    tasks: Vec<JoinHandle<Duration>>,
+    tasks: Vec<JoinHandle<Written>>,
+    started: Instant,
+}
+
+/// What writers met.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Written {
+    /// How long the slowest write took, from its first sending to its acknowledgement.
+    pub(crate) slowest: Duration,
+    /// Acknowledged writes a second.
+    pub(crate) per_second: f64,
 }
 
 impl Writers {
     /// Starts them, spread over the replicas' doors.
-    pub(crate) fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World, rate: u32) -> Self {
         let stop = CancellationToken::new();
         let tasks = (0..WRITERS).map(|number| {
             let door = world.proxies[number as usize % world.proxies.len()]
                 .door
                 .clone();
-            tokio::spawn(write_until(
-                stop.clone(),
-                door,
-                format!("{}", uuid::Uuid::new_v4()),
-            ))
+            tokio::spawn(write_until(stop.clone(), door, rate))
         });
         Self {
             tasks: tasks.collect(),
             stop,
+            started: Instant::now(),
         }
     }
 
-    /// Stops them; how long the slowest write took from first sending to its acknowledgement.
-    pub(crate) async fn stop(self) -> Duration {
+    /// Stops them.
+    pub(crate) async fn stop(self) -> Written {
+        let took = self.started.elapsed().as_secs_f64();
         self.stop.cancel();
-        let mut slowest = Duration::ZERO;
+        let mut all = Written::default();
         for task in self.tasks {
-            slowest = slowest.max(task.await.expect("a writer ends well"));
+            let written = task.await.expect("a writer ends well");
+            all.slowest = all.slowest.max(written.slowest);
+            all.per_second += written.per_second / took;
         }
-        slowest
+        all
     }
 }
 
-async fn write_until(stop: CancellationToken, door: HttpClient, row: String) -> Duration {
-    let mut pace = interval(Duration::from_secs(1) * WRITERS / REQUESTS_PER_SECOND);
+/// One writer; `per_second` is how many it wrote in all.
+async fn write_until(stop: CancellationToken, door: HttpClient, rate: u32) -> Written {
+    let row = uuid::Uuid::new_v4().to_string();
+    let mut pace = interval(Duration::from_secs(1) * WRITERS / rate);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     definite(&door, insert(&row, "first")).await;
-    let mut slowest = Duration::ZERO;
+    let mut written = Written::default();
     for turn in 0_usize.. {
         if stop.is_cancelled() {
             break;
         }
         pace.tick().await;
-        slowest = slowest.max(definite(&door, rename(&row, &format!("turn {turn}"))).await);
+        let took = definite(&door, rename(&row, &format!("turn {turn}"))).await;
+        written.slowest = written.slowest.max(took);
+        written.per_second += 1.0;
     }
-    slowest
+    written
 }
 
 /// Renames one row, however long somebody else holds it.
