@@ -1,5 +1,6 @@
 //! One replica's hold on the control state: what it knows, until when it may rely on it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::Duration;
@@ -54,6 +55,8 @@ pub(super) struct Inner {
     pub(super) votes: ArcSwap<String>,
     /// The expected outages, as they were last read.
     pub(super) maintenance: ArcSwap<Vec<Maintenance>>,
+    /// The tables that storage is yet to be filled with, as they were last read.
+    pub(super) pending_tables: ArcSwap<BTreeSet<String>>,
     /// How long writers were held up by each transition this replica made, until somebody asks.
     pub(super) pauses: std::sync::Mutex<Vec<Duration>>,
 }
@@ -121,6 +124,7 @@ impl Control {
                 debt_dropped: AtomicBool::new(false),
                 votes: ArcSwap::default(),
                 maintenance: ArcSwap::default(),
+                pending_tables: ArcSwap::default(),
                 pauses: std::sync::Mutex::default(),
             }),
         };

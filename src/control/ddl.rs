@@ -17,7 +17,7 @@ pub const VERSION: i64 = 1;
 pub use crate::journal::GATE_LOCK;
 
 /// The advisory lock that lets one replica migrate at a time.
-const MIGRATE_LOCK: i64 = GATE_LOCK + 1;
+pub(super) const MIGRATE_LOCK: i64 = GATE_LOCK + 1;
 
 /// One step of a component's schema. Never changed once released.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,19 @@ pub struct Migration {
 }
 
 /// The control state's own steps, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub const MIGRATIONS: &[Migration] = &[FIRST, TABLES];
+
+/// The tables that take part (`tables`).
+const TABLES: Migration = Migration {
+    portable: &["CREATE TABLE cutover.tables (
+            tbl text PRIMARY KEY,
+            pending boolean NOT NULL,
+            joined_us bigint NOT NULL)"],
+    postgres: &[],
+    sqlite: &[],
+};
+
+const FIRST: Migration = Migration {
     portable: &[
         "CREATE TABLE cutover.state (
             id bigint PRIMARY KEY CHECK (id = 1),
@@ -113,7 +125,7 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
         END $$",
     ],
     sqlite: &[],
-}];
+};
 
 /// Creates what is missing of the control state: `off`, epoch 1, with its audit record. Safe to repeat and to race.
 ///

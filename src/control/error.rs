@@ -43,9 +43,9 @@ impl From<TransitionError> for Error {
                 Code::OutcomeUnknown,
                 "the answer to the commit was lost: look at the epoch before asking again",
             ),
-            TransitionError::Fault(Fault::Refused(_) | Fault::Unexpected(_)) => {
-                Self::new(Code::Internal, message)
-            }
+            TransitionError::Fault(
+                Fault::Refused(_) | Fault::OtherSchema(_) | Fault::Unexpected(_),
+            ) => Self::new(Code::Internal, message),
         }
     }
 }
@@ -63,6 +63,7 @@ fn code(refused: &Refused) -> Code {
         | Refused::Draining
         | Refused::Recovering
         | Refused::Stale(_)
+        | Refused::Pending(_)
         | Refused::Owed(_)
         | Refused::Unconfirmed(_)
         | Refused::AppliedBefore
@@ -85,6 +86,7 @@ impl Refused {
             Self::Recovering => "recovering",
             Self::NotRecovering => "not_recovering",
             Self::Stale(_) => "stale",
+            Self::Pending(_) => "pending",
             Self::Owed(_) => "owed",
             Self::Unconfirmed(_) => "unconfirmed",
             Self::AppliedBefore => "applied_before",

@@ -28,6 +28,7 @@ mod plan_client;
 mod readiness;
 mod recoveries;
 mod rollback;
+mod schema_changes;
 mod shadow_never_hurts;
 mod stages;
 mod walk;

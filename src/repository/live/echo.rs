@@ -1,15 +1,18 @@
 //! Believing nothing: a reply of storage is applied to legacy only if it is the row that was written.
 //!
 //! Its keys are the intent's, the columns sent came back as sent, the others equal legacy's row, or are
-//! ones that storage fills in by configuration, or (for a new row) by a default.
+//! ones that storage fills in by configuration, or (for a new row) by a default. A column that legacy does not
+//! have is let pass if storage was lately seen to have it: nobody can have written it through the proxy, and it is
+//! not applied.
 
 use serde_json::Value;
 
 use super::plan::{Before, Plan};
 use crate::compare::values_equal;
 use crate::contract::{Key, Reply, Row};
+use crate::drift::Found;
 use crate::legacy::Image;
-use crate::schema::{Change, Generated, Step, Table};
+use crate::schema::{Change, Generated, Schema, Step, Table};
 
 /// A reply that is not the row that was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +23,25 @@ pub(in crate::repository) struct EchoMismatch {
     pub(in crate::repository) key: Option<Key>,
     /// Fields that differ; empty when the shape is wrong.
     pub(in crate::repository) fields: Vec<String>,
+    /// All of them are there on one side only: columns may have come or gone on either.
+    pub(in crate::repository) may_be_drift: bool,
+}
+
+/// What is known of both sides' columns.
+pub(super) struct Known<'a> {
+    /// Legacy's tables as they are.
+    pub(super) legacy: &'a Schema,
+    /// Where storage's are others.
+    pub(super) drift: &'a Found,
+}
+
+/// How a field is not what was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    /// It is there on one side only.
+    OneSided,
+    /// Its value is another.
+    Value,
 }
 
 /// The rows that legacy must get, or what is wrong with the reply.
@@ -27,13 +49,14 @@ pub(super) fn images(
     plan: &Plan,
     reply: &Reply,
     before: &Before,
+    known: &Known<'_>,
 ) -> Result<Vec<Image>, EchoMismatch> {
     let replies = split(plan, reply)?;
     let mut images: Vec<Image> = Vec::new();
     for ((step, keys), reply) in plan.write.steps.iter().zip(&plan.steps).zip(replies) {
         let Step::Change(change) = step else { continue };
         for row in rows(change, reply)? {
-            let image = image(change, keys, row, before, &plan.deleted_at)?;
+            let image = image(change, keys, row, before, &plan.deleted_at, known)?;
             images.retain(|earlier| {
                 earlier.key != image.key || earlier.table.name != image.table.name
             });
@@ -61,6 +84,7 @@ fn shape(table: String) -> EchoMismatch {
         table,
         key: None,
         fields: Vec::new(),
+        may_be_drift: false,
     }
 }
 
@@ -88,8 +112,11 @@ fn image(
     row: Row,
     before: &Before,
     deleted_at: &str,
+    known: &Known<'_>,
 ) -> Result<Image, EchoMismatch> {
-    let table = change.table();
+    // As it is now: since the write was bound, columns may have come or gone.
+    let table = known.legacy.table(&change.table().name);
+    let table = table.unwrap_or_else(|| change.table());
     let key = find_key(table, keys, &row).ok_or_else(|| shape(table.name.clone()))?;
     let old = before.get(&(table.name.clone(), key.clone()));
     let deleted = crate::schema::soft_delete_row(table, deleted_at);
@@ -101,12 +128,13 @@ fn image(
         Change::SoftDelete { .. } => Some(&deleted),
         Change::Delete { .. } => None,
     };
-    let fields = differences(table, &row, sent, old);
-    if !fields.is_empty() {
+    let wrong = differences(table, &row, sent, old, known.drift);
+    if !wrong.is_empty() {
         return Err(EchoMismatch {
             table: table.name.clone(),
             key: Some(key),
-            fields,
+            may_be_drift: wrong.iter().all(|(_, wrong)| *wrong == Wrong::OneSided),
+            fields: wrong.into_iter().map(|(field, _)| field).collect(),
         });
     }
     Ok(Image {
@@ -130,31 +158,41 @@ fn find_key(table: &Table, keys: &[Key], row: &Row) -> Option<Key> {
         .cloned()
 }
 
-fn differences(table: &Table, row: &Row, sent: Option<&Row>, old: Option<&Row>) -> Vec<String> {
-    let mut fields: Vec<String> = row
+fn differences(
+    table: &Table,
+    row: &Row,
+    sent: Option<&Row>,
+    old: Option<&Row>,
+    drift: &Found,
+) -> Vec<(String, Wrong)> {
+    let mut fields: Vec<(String, Wrong)> = row
         .keys()
         .filter(|name| table.column(name).is_none())
-        .cloned()
+        .filter(|name| !drift.was_only_in_storage(&table.name, name))
+        .map(|name| (name.clone(), Wrong::OneSided))
         .collect();
     for (index, column) in table.columns.iter().enumerate() {
         let Some(got) = row.get(&column.name) else {
-            fields.push(column.name.clone());
+            fields.push((column.name.clone(), Wrong::OneSided));
             continue;
         };
         let filled = table.policy.filled_by_storage.contains(&index)
             || column.generated == Generated::Expression;
         let believed = match (sent.and_then(|sent| sent.get(&column.name)), old) {
             (Some(sent), _) => values_equal(&column.kind, got, sent),
-            (None, Some(old)) => {
-                filled
-                    || old
-                        .get(&column.name)
-                        .is_some_and(|old| values_equal(&column.kind, got, old))
-            }
+            (None, Some(_)) if filled => true,
+            (None, Some(old)) => match old.get(&column.name) {
+                Some(old) => values_equal(&column.kind, got, old),
+                // Legacy's row was read before the column came.
+                None => {
+                    fields.push((column.name.clone(), Wrong::OneSided));
+                    continue;
+                }
+            },
             (None, None) => filled || column.has_default || got.is_null(),
         };
         if !believed {
-            fields.push(column.name.clone());
+            fields.push((column.name.clone(), Wrong::Value));
         }
     }
     fields
