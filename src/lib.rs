@@ -27,6 +27,7 @@ pub mod storage;
 
 // Who decides which of them is the authority, and who watches.
 pub mod control;
+pub mod drift;
 pub mod guard;
 pub mod observe;
 

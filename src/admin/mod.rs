@@ -20,6 +20,7 @@ mod now;
 mod readiness;
 mod record;
 mod recover;
+mod schema;
 mod stage;
 mod status;
 mod token;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{AdminToken, Readiness, TokenHash};
 use crate::contract::{Code, Error};
 use crate::control::{Control, FlagFile};
+use crate::drift::Drift;
 use crate::drill::Drills;
 use crate::jobs::{self, Jobs};
 use crate::legacy::Legacy;
@@ -65,6 +67,8 @@ pub struct AdminState {
     pub storage: StorageView,
     /// What happened lately.
     pub observer: Arc<Observer>,
+    /// Where the sides' schemas differ.
+    pub drift: Arc<Drift>,
     /// Who may use the admin plane; empty means the operator token, on loopback.
     pub tokens: ArcSwap<Vec<AdminToken>>,
     /// The hash of the token that start-up wrote.
@@ -123,6 +127,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/admin/journal", get(look::journal))
         .route("/admin/journal/{seq}", get(look::entry))
         .route("/admin/config", get(look::config))
+        .route("/admin/schema", get(schema::schema))
         .route("/admin/drill", get(drill::latest))
         .route(
             "/admin/events",

@@ -19,7 +19,7 @@ use super::auth::Actor;
 use super::body;
 use super::failed::{Answer, ok};
 use super::readiness::{Asked, Readiness};
-use super::status;
+use super::{schema, status};
 
 /// The longest ticket, in characters.
 const TICKET_CHARS_MAX: usize = 200;
@@ -150,7 +150,7 @@ async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
         ..wish.clone()
     };
     state.control.transition(rehearsed).await?;
-    let asked = status::ask(state).await;
+    let asked = ask_afresh(state).await;
     let readiness = status::readiness(state, &snapshot, asked.as_ref());
     if !readiness.ready && !wish.force {
         let codes: Vec<&str> = readiness.blockers.iter().map(|one| one.code).collect();
@@ -163,6 +163,12 @@ async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
     // What was judged is what is changed: a stage that somebody else entered meanwhile was not.
     wish.expected_epoch = Some(snapshot.epoch);
     make(state, wish).await
+}
+
+/// Asks the database, and looks at the schemas: a decision rests on what they are now.
+async fn ask_afresh(state: &AdminState) -> Option<Asked> {
+    let (asked, _) = tokio::join!(status::ask(state), schema::look(state));
+    asked
 }
 
 /// What the decision to advance rests on: the list, what of it is overridden, and the callers' baseline.
@@ -187,7 +193,7 @@ fn evidence_of(readiness: &Readiness, asked: Option<&Asked>) -> Value {
 /// which knows most of it, does not answer.
 pub async fn judge_for_flag_file(state: &AdminState) -> Option<Judged> {
     let snapshot = state.control.snapshot();
-    let asked = status::ask(state).await?;
+    let asked = ask_afresh(state).await?;
     let readiness = status::readiness(state, &snapshot, Some(&asked));
     Some(Judged {
         epoch: snapshot.epoch,
@@ -200,7 +206,7 @@ async fn rehearse(state: &AdminState, wish: TransitionRequest) -> Answer {
     let snapshot = state.control.snapshot();
     let (to, forced) = (wish.to, wish.force);
     let refused = state.control.transition(wish).await.err();
-    let asked = status::ask(state).await;
+    let asked = ask_afresh(state).await;
     let mut readiness = status::readiness(state, &snapshot, asked.as_ref());
     if to <= snapshot.stage {
         // The way back needs no readiness, only the control's consent.

@@ -27,6 +27,7 @@ use super::failed::{Answer, ok};
 use super::maintenance::MaintenanceView;
 use super::now::Now;
 use super::readiness::{Asked, Facts, Readiness, TriggerFact};
+use super::schema::SchemaView;
 
 /// How long the database may take over all questions.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,6 +46,10 @@ struct Status {
     verified: Option<VerifiedView>,
     /// Callers' latency in `off`, and lately on this replica, by kind of call.
     baseline: BaselineView,
+    /// Tables that joined and that storage was not filled with yet.
+    pending_tables: Vec<String>,
+    /// Where the sides' schemas differed when this replica last looked.
+    schema: SchemaView,
     /// Rows written past the proxy since the installation; nothing when the database did not answer.
     bypass_writes: Option<i64>,
     flag_file: FlagFileView,
@@ -84,6 +89,8 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>) -> Answer {
             .and_then(|asked| asked.verified.as_ref())
             .map(VerifiedView::from),
         baseline: BaselineView::new(&state, asked.as_ref()),
+        pending_tables: state.control.pending_tables().iter().cloned().collect(),
+        schema: SchemaView::new(&state.drift.found()),
         bypass_writes: asked.as_ref().map(|asked| {
             let tables = asked.bypassed.iter();
             tables.map(|table| table.rows).sum()
@@ -171,8 +178,9 @@ pub(super) fn readiness(
             .map(Maintenance::told)
             .collect(),
         tables: state.legacy.schema().tables.keys().cloned().collect(),
+        pending_tables: state.control.pending_tables().iter().cloned().collect(),
         triggers: TriggerFact::all(&state.observer.guard().verdicts()),
-        drift: vec![],
+        drift: state.drift.found().differences().cloned().collect(),
     })
 }
 

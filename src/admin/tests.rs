@@ -69,11 +69,10 @@ async fn plane(named_tokens: bool) -> Plane {
     let is_up = storage_up.clone();
     let metrics = Metrics::new(["campaigns".to_owned()]).unwrap();
     let observer = Arc::new(Observer::new(Arc::new(metrics)));
-    let jobs = Jobs::new(
-        parts(&control, &legacy, &observer),
-        crate::backfill::Throttle::default(),
-    );
-    let drills = Drills::new(parts(&control, &legacy, &observer));
+    let parts = parts(&control, &legacy, &observer);
+    let jobs = Jobs::new(parts.clone(), crate::backfill::Throttle::default());
+    let drift = parts.drift.clone();
+    let drills = Drills::new(parts);
     let state = AdminState {
         control,
         legacy,
@@ -83,6 +82,7 @@ async fn plane(named_tokens: bool) -> Plane {
             highest_stage: Stage::Complete,
         },
         observer,
+        drift,
         readiness: ArcSwap::from_pointee(crate::config::Readiness {
             baseline_samples_min: 0,
             ..crate::config::Readiness::default()
@@ -144,12 +144,15 @@ fn parts(control: &Control, legacy: &Arc<Legacy>, observer: &Arc<Observer>) -> P
         options,
         1,
     );
+    let metrics = Metrics::new(["campaigns".to_owned()]).unwrap();
+    let drift = Drift::new(storage.clone(), Arc::new(metrics));
     Parts {
         control,
         legacy: legacy.clone(),
         storage,
         observer: observer.clone(),
         comparer,
+        drift: Arc::new(drift),
         owed: Arc::default(),
     }
 }

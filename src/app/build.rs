@@ -7,16 +7,16 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::AppError;
+use super::{AppError, joining};
 use crate::admin::{self, AdminState, StorageView};
 use crate::applier::{Applier, ApplierOptions};
 use crate::backfill::{self, Throttle};
 use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease};
 use crate::control::{self, Control, ControlOptions, FlagFile, Judge};
+use crate::drift::Drift;
 use crate::drill::Drills;
 use crate::front::Doorway;
 use crate::jobs::Jobs;
-use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::{self, Parts, Repository, RepositoryOptions};
 use crate::schema::BindLimits;
@@ -77,10 +77,11 @@ impl Engine {
         install(&keeping).await?;
         let control = Arc::new(Control::open(keeping, control_options(config)).await?);
         let behind = pool(config.legacy.background_connections_max)?;
-        let legacy = Arc::new(Legacy::open(behind, table_specs(config)).await?);
-        let answering = Arc::new(legacy.through(pool(config.legacy.connections_max)?));
         let trust = Arc::new(Trust::load(trust_files(config))?);
         let storage = Arc::new(Storage::new(storage_options(config, &trust))?);
+        let legacy = joining::open_legacy(config, behind, &control, &storage).await?;
+        let legacy = Arc::new(legacy);
+        let answering = Arc::new(legacy.through(pool(config.legacy.connections_max)?));
         let metrics = Metrics::new(table_names(config));
         let metrics = Arc::new(metrics.map_err(|error| AppError::Metrics(error.to_string()))?);
         let observer = Arc::new(Observer::new(Arc::clone(&metrics)));
@@ -92,12 +93,14 @@ impl Engine {
             compare_options(config, &config.hot),
             config.hot.compare.background_max,
         );
+        let drift = Arc::new(Drift::new(Arc::clone(&storage), Arc::clone(&metrics)));
         let parts = Parts {
             control,
             legacy,
             storage,
             observer,
             comparer,
+            drift,
             owed: Arc::new(Notify::new()),
         };
         let options = repository_options(config, &config.hot);
@@ -189,6 +192,7 @@ impl Engine {
                 highest_stage: capabilities.highest_stage(),
             },
             observer: Arc::clone(&self.parts.observer),
+            drift: Arc::clone(&self.parts.drift),
             tokens: ArcSwap::from_pointee(config.hot.admin_tokens.clone()),
             operator_token,
             protect_metrics: config.admin.protect_metrics,

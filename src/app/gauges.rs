@@ -15,24 +15,6 @@ use crate::telemetry::{ActorKind, Metrics, Peer, ReplicaState, Trigger};
 /// How often they are fed without a change.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// How often the shape of the tables is looked at.
-const SHAPE_EVERY: Duration = Duration::from_secs(10);
-
-/// Notices columns that come and go, until `shutdown`: a new column is read and written from then on.
-pub(super) async fn follow_schema(legacy: Arc<Legacy>, shutdown: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(SHAPE_EVERY) => {}
-        }
-        match legacy.reload_schema().await {
-            Ok(true) => tracing::info!("the shape of the tables changed and was read anew"),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the shape of the tables could not be read"),
-        }
-    }
-}
-
 /// What is watched.
 pub(super) struct Watched {
     control: Arc<Control>,

@@ -8,8 +8,10 @@ mod build;
 mod embedded;
 mod evidence;
 mod gauges;
+mod joining;
 mod offline;
 mod reload;
+mod schemas;
 mod storage_service;
 
 use std::net::SocketAddr;
@@ -102,10 +104,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     background.spawn(Arc::clone(&engine.jobs).keep_filling());
     background.spawn(Arc::clone(&engine.drills).follow(backs.clone()));
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
-    background.spawn(gauges::follow_schema(
-        Arc::clone(&engine.parts.legacy),
-        backs.clone(),
-    ));
+    background.spawn(engine.schemas().follow(backs.clone()));
     background.spawn(engine.witness().testify(backs.clone()));
     background.spawn(engine.watch_flag(&plane, config.flag.file.clone(), backs.clone()));
     let reloader = reload::Reloader::new(

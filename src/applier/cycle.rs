@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::to_storage::{PARKED_DELAY, Reaction, react};
+use super::to_storage::{PARKED_DELAY, Reaction, SCHEMA_DELAY, react};
 use super::{Applier, Round};
 use crate::backfill;
 use crate::contract::Key;
@@ -141,6 +141,7 @@ impl Applier {
             }
             Reaction::Leave => return Ok(()),
             Reaction::Release => (PARKED_DELAY, Parked::Constraint),
+            Reaction::AwaitSchema => (SCHEMA_DELAY, Parked::Constraint),
             // What they wait for may be a row that no backfill has owed yet.
             Reaction::Park if self.rows_are_yet_to_come().await => {
                 (PARKED_DELAY, Parked::Constraint)

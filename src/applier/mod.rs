@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, Phase};
+use crate::drift::Drift;
 use crate::journal::{ClaimOptions, Direction};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
@@ -58,6 +59,7 @@ pub struct Applier {
     storage: Arc<Storage>,
     observer: Arc<Observer>,
     comparer: Arc<Comparer>,
+    drift: Arc<Drift>,
     options: ApplierOptions,
     owed: Arc<Notify>,
 }
@@ -100,6 +102,7 @@ impl Applier {
             storage: parts.storage,
             observer: parts.observer,
             comparer: parts.comparer,
+            drift: parts.drift,
             owed: parts.owed,
             options,
         })

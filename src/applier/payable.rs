@@ -8,19 +8,31 @@ use super::Applier;
 use crate::contract::{AttemptId, Key, Row};
 use crate::journal::{Claim, Claimed, Parked};
 use crate::legacy::Source;
+use crate::schema::{Schema, Table};
 use crate::sql::Fault;
 use crate::storage::{Payment, UnixMs};
 use crate::telemetry;
+
+/// How long an entry rests whose table is not configured here. While replicas are restarted with a new table,
+/// another one knows it.
+const FOREIGN_DELAY: Duration = Duration::from_millis(200);
 
 impl Applier {
     /// The payments of a claim, and the claim of just these; an absent row is a removal.
     ///
     /// A row that the contract cannot carry as it is (JSON's own `null`, which reads like SQL NULL; an array
-    /// that does not begin at 1) is never altered in silence: it is quarantined.
+    /// that does not begin at 1) is never altered in silence: it is quarantined. An entry of a table that is
+    /// not configured here is left to a replica that knows it.
     pub(super) async fn payable(&self, claim: &Claim) -> Result<(Claim, Vec<Payment>), Fault> {
-        let mut sources = self.sources(claim).await?;
-        let (mut entries, mut payments, mut unfit) = (Vec::new(), Vec::new(), Vec::new());
+        let schema = self.legacy.schema();
+        let mut sources = self.sources(&schema, claim).await?;
+        let (mut entries, mut payments) = (Vec::new(), Vec::new());
+        let (mut unfit, mut foreign) = (Vec::new(), Vec::new());
         for entry in &claim.entries {
+            let Some(table) = schema.table(&entry.table) else {
+                foreign.push(entry.seq);
+                continue;
+            };
             let source = sources.remove(&(entry.table.as_str(), entry.key.clone()));
             match source {
                 Some(source) if !source.unfaithful.is_empty() => {
@@ -28,7 +40,8 @@ impl Applier {
                     unfit.push(entry.seq);
                 }
                 source => {
-                    payments.push(self.payment(claim, entry, source.map(|source| source.row))?);
+                    let row = source.map(|source| source.row);
+                    payments.push(payment(claim, table, entry, row));
                     entries.push(entry.clone());
                 }
             }
@@ -37,6 +50,11 @@ impl Applier {
             let parked = Some(Parked::Quarantined);
             claim
                 .release(self.legacy.db(), &unfit, Duration::ZERO, parked)
+                .await?;
+        }
+        if !foreign.is_empty() {
+            claim
+                .release(self.legacy.db(), &foreign, FOREIGN_DELAY, None)
                 .await?;
         }
         let claim = Claim {
@@ -60,9 +78,9 @@ impl Applier {
 
     async fn sources<'a>(
         &self,
+        schema: &Schema,
         claim: &'a Claim,
     ) -> Result<HashMap<(&'a str, Key), Source>, Fault> {
-        let schema = self.legacy.schema();
         let mut by_table: HashMap<&str, Vec<Key>> = HashMap::new();
         for entry in &claim.entries {
             let keys = by_table.entry(&entry.table).or_default();
@@ -78,20 +96,16 @@ impl Applier {
         }
         Ok(sources)
     }
+}
 
-    fn payment(&self, claim: &Claim, entry: &Claimed, row: Option<Row>) -> Result<Payment, Fault> {
-        let schema = self.legacy.schema();
-        let table = schema.table(&entry.table).ok_or_else(|| {
-            Fault::Unexpected(format!("table {} is not configured any more", entry.table))
-        })?;
-        Ok(Payment {
-            table: Arc::clone(table),
-            key: entry.key.clone(),
-            row,
-            attempt: AttemptId::fresh(),
-            deadline: UnixMs(claim.deadline_us / 1000),
-            epoch: claim.epoch,
-            fence: None,
-        })
+fn payment(claim: &Claim, table: &Arc<Table>, entry: &Claimed, row: Option<Row>) -> Payment {
+    Payment {
+        table: Arc::clone(table),
+        key: entry.key.clone(),
+        row,
+        attempt: AttemptId::fresh(),
+        deadline: UnixMs(claim.deadline_us / 1000),
+        epoch: claim.epoch,
+        fence: None,
     }
 }

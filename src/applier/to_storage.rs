@@ -22,6 +22,8 @@ pub(super) enum Reaction {
     Release,
     /// A constraint refused it: try again after others were paid (P13).
     Park,
+    /// Storage does not have the table or the column: it waits for storage's schema.
+    AwaitSchema,
     /// Nobody can pay it.
     Quarantine,
     /// May have been paid, or may still be: leave the claim until its deadline, then pay the row as it is.
@@ -36,6 +38,7 @@ pub(super) fn react(outcome: Result<(), &StorageError>) -> Reaction {
         Err(StorageError::InDoubt(_)) => Reaction::Leave,
         Err(StorageError::Rejected(error)) => match error.code {
             Code::Conflict | Code::Constraint => Reaction::Park,
+            Code::UnknownTable | Code::UnknownColumn => Reaction::AwaitSchema,
             // Refused for being late: it did not happen.
             Code::DeadlineExceeded | Code::Overloaded | Code::BackendUnavailable => {
                 Reaction::Release
@@ -47,6 +50,8 @@ pub(super) fn react(outcome: Result<(), &StorageError>) -> Reaction {
 
 /// How long a parked entry rests before it is tried again.
 pub(super) const PARKED_DELAY: Duration = Duration::from_millis(100);
+/// How long an entry rests for which storage has no place yet. Others are paid meanwhile.
+pub(super) const SCHEMA_DELAY: Duration = Duration::from_secs(2);
 
 impl Applier {
     /// Claims and pays one batch of entries whose turn it is.
@@ -104,6 +109,9 @@ impl Applier {
             Ok(payable) => payable,
             Err(fault) => return (self.trouble("reading rows to pay", &fault), 0),
         };
+        if payments.is_empty() {
+            return (Round::Idle, 0);
+        }
         let rows: Vec<Option<Row>> = payments.iter().map(|payment| payment.row.clone()).collect();
         let started = Instant::now();
         let results = self.storage.pay(payments).await;
@@ -206,6 +214,10 @@ impl Applier {
                         .release(db, &seqs, PARKED_DELAY, Some(Parked::Constraint))
                         .await?;
                 }
+                Reaction::AwaitSchema => {
+                    self.drift.suspect();
+                    claim.release(db, &seqs, SCHEMA_DELAY, None).await?;
+                }
                 Reaction::Quarantine => {
                     claim
                         .release(db, &seqs, Duration::ZERO, Some(Parked::Quarantined))
@@ -228,7 +240,7 @@ impl Reaction {
         match self {
             Self::Settle => telemetry::Payment::Applied,
             Self::Release => telemetry::Payment::Unavailable,
-            Self::Park => telemetry::Payment::Parked,
+            Self::Park | Self::AwaitSchema => telemetry::Payment::Parked,
             Self::Quarantine => telemetry::Payment::Quarantined,
             Self::Leave => telemetry::Payment::InDoubt,
         }
@@ -251,6 +263,14 @@ mod tests {
             react(Err(&StorageError::Unavailable(String::new()))),
             Reaction::Release
         );
+    }
+
+    #[test]
+    fn what_storage_has_no_place_for_waits_for_its_schema() {
+        for code in [Code::UnknownTable, Code::UnknownColumn] {
+            let error = StorageError::Rejected(Error::new(code, ""));
+            assert_eq!(react(Err(&error)), Reaction::AwaitSchema);
+        }
     }
 
     #[test]

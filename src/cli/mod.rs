@@ -77,7 +77,7 @@ pub enum Command {
     Journal(journal::JournalArgs),
     /// Show every transition and action, who and why.
     History(history::HistoryArgs),
-    /// Print the DDL for a backend.
+    /// Print the DDL for a backend, or show the drift between the two.
     Schema(SchemaArgs),
     /// Check a configuration file.
     CheckConfig(check_config::CheckConfigArgs),
@@ -109,6 +109,7 @@ impl Command {
     /// The command itself, when it is one of `serve`, `storage`, `schema` and `rollback --database`.
     pub async fn run_client(self) -> Result<ExitCode, Self> {
         let done = match self {
+            Self::Schema(ref args) if args.diff => schema::diff(args).await,
             Self::Serve(_) | Self::Storage(_) | Self::Schema(_) => return Err(self),
             Self::Rollback(ref args) if args.database.is_some() => return Err(self),
             Self::Rollback(args) => rollback::run(&args).await,

@@ -1,8 +1,14 @@
-//! `schema`: what it takes.
+//! `schema`: the DDL for either side, read from legacy by the configuration; or the drift between the sides, as
+//! a running proxy sees it, because it is the proxy that reaches storage.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::Value;
+
+use super::print::{Mood, items, paint, say, say_json, shown, table};
+use super::{AdminArgs, AdminClient, Failure};
 
 /// Arguments of `schema`.
 #[derive(Args, Debug)]
@@ -10,7 +16,50 @@ pub struct SchemaArgs {
     /// Print the DDL of the control schema and its triggers, with the grants they need, instead of storage's.
     #[arg(long)]
     pub control: bool,
+    /// Show where storage's schema differs from legacy's, as the running proxy sees it now; exit code 1 when it does.
+    #[arg(long, conflicts_with = "control")]
+    pub diff: bool,
+    /// With --diff: for scripts.
+    #[arg(long, requires = "diff")]
+    json: bool,
     /// The configuration file; without one the embedded default is meant.
     #[arg(long, env = "CUTOVER_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// Shows the drift.
+pub(super) async fn diff(args: &SchemaArgs) -> Result<ExitCode, Failure> {
+    let client = AdminClient::new(&args.admin)?;
+    let found = client.get("/admin/schema").await?;
+    if args.json {
+        say_json(&found)?;
+    } else {
+        show(&found)?;
+    }
+    let (drift, unknown) = (items(&found, "drift"), items(&found, "unknown"));
+    if drift.is_empty() && !unknown.is_empty() {
+        let message = format!("{} tables of storage could not be looked at", unknown.len());
+        return Err(Failure::Unreachable(message));
+    }
+    Ok(ExitCode::from(u8::from(!drift.is_empty())))
+}
+
+fn show(found: &Value) -> Result<(), Failure> {
+    let (drift, unknown) = (items(found, "drift"), items(found, "unknown"));
+    if !drift.is_empty() {
+        say(&table(&["table", "kind", "column", "message"], drift))?;
+    }
+    for one in unknown {
+        let (table, why) = (shown(one.get("table")), shown(one.get("why")));
+        say(&format!("not known: {table}: {why}"))?;
+    }
+    if drift.is_empty() && unknown.is_empty() {
+        return say(&paint(
+            "no drift: storage has the columns of legacy",
+            Mood::Good,
+        ));
+    }
+    Ok(())
 }

@@ -154,6 +154,26 @@ fn on_record(page: &mut Page, status: &Value) {
         let (asks, result) = (at("/flag_file/asks"), at("/flag_file/result"));
         page.line("flag file", &format!("asks for {asks} ({result})"));
     }
+    schemas(page, status);
+}
+
+/// Tables that joined and are not filled, and where the sides' schemas differ.
+fn schemas(page: &mut Page, status: &Value) {
+    let pending = status
+        .get("pending_tables")
+        .map_or(&[][..], |list| items(list, "pending_tables"));
+    for table in pending {
+        let what = "storage is to be filled with it: `cutover backfill`, then `cutover verify`";
+        page.line("pending", &format!("{}: {what}", shown(Some(table))));
+    }
+    let schema = status.get("schema").unwrap_or(&Value::Null);
+    for one in items(schema, "drift") {
+        let line = format!("{}: {}", shown(one.get("table")), shown(one.get("message")));
+        page.line("drift", &paint(&line, Mood::Bad));
+    }
+    for one in items(schema, "unknown") {
+        page.line("drift", &format!("{}: not known", shown(one.get("table"))));
+    }
 }
 
 /// What is not as usual because somebody means it so.

@@ -232,6 +232,7 @@ impl Checker<'_> {
                 "readiness.latency_increase_max",
                 raw.readiness.latency_increase_max,
             ),
+            ("readiness.drift_every", raw.readiness.drift_every),
             ("applier.backoff_max", raw.applier.backoff_max),
             ("limits.read_deadline", raw.limits.read_deadline),
             ("limits.write_deadline", raw.limits.write_deadline),

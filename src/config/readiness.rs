@@ -27,6 +27,9 @@ pub struct Readiness {
     /// How long nobody may have written past the proxy before `live`.
     #[serde(with = "duration")]
     pub bypass_quiet: Duration,
+    /// How often each replica looks for drift between the sides' schemas.
+    #[serde(with = "duration")]
+    pub drift_every: Duration,
     /// When stages may be advanced; empty means always.
     pub change_window: Vec<ChangeWindow>,
 }
@@ -41,6 +44,7 @@ impl Default for Readiness {
             min_shadow: day,
             min_comparisons: 100,
             bypass_quiet: day,
+            drift_every: Duration::from_secs(30),
             change_window: Vec::new(),
         }
     }

@@ -78,6 +78,8 @@ pub(super) struct Facts {
     pub(super) unconfirmed: i64,
     /// Replicas that died with such debts.
     pub(super) lost_debts: i64,
+    /// Tables that storage is yet to be filled with.
+    pub(super) pending_tables: i64,
     /// The history the database says this is.
     pub(super) lineage: String,
     /// The highest epoch that a replica has acknowledged.
@@ -153,6 +155,7 @@ impl Default for Facts {
             owed: 0,
             unconfirmed: 0,
             lost_debts: 0,
+            pending_tables: 0,
             lineage: String::new(),
             acknowledged_max: Epoch(0),
             lost: None,
@@ -207,6 +210,7 @@ fn decide_move(
     options: &ControlOptions,
 ) -> Result<Change, Refused> {
     let plan = plan(current, request)?;
+    nothing_pending(plan.to, facts)?;
     if !plan.drains {
         return Ok(moved(current, request, &plan, facts, options));
     }
@@ -221,6 +225,14 @@ fn decide_move(
         ..steady(current, facts, &Cause::of(request))
     };
     Ok(requested(after, "drain", request, &plan))
+}
+
+/// Where storage answers callers it must have the rows of every table.
+fn nothing_pending(to: Stage, facts: &Facts) -> Result<(), Refused> {
+    if to == Stage::Live && facts.pending_tables > 0 {
+        return Err(Refused::Pending(facts.pending_tables));
+    }
+    Ok(())
 }
 
 /// P9 and P15: what the move needs is checked in the transaction that makes it.
@@ -242,6 +254,7 @@ fn finish_drain(
     if current.stage.authority() == Backend::Storage && facts.unconfirmed > 0 {
         return Err(Refused::Unconfirmed(facts.unconfirmed));
     }
+    nothing_pending(request.to, facts)?;
     // The request was judged when the drain began; only what may have changed since is judged again.
     let plan = plan(
         &State {

@@ -1,5 +1,6 @@
 //! One replica's hold on the control state: what it knows, until when it may rely on it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::Duration;
@@ -59,6 +60,8 @@ pub(super) struct Inner {
     pub(super) maintenance: ArcSwap<Vec<Maintenance>>,
     /// Who holds the gate that a change of this replica waits for; nobody while none waits.
     pub(super) gate_held_by: ArcSwap<Vec<GateHolder>>,
+    /// The tables that storage is yet to be filled with, as they were last read.
+    pub(super) pending_tables: ArcSwap<BTreeSet<String>>,
     /// How long writers were held up by each transition this replica made, until somebody asks.
     pub(super) pauses: std::sync::Mutex<Vec<Duration>>,
 }
@@ -128,6 +131,7 @@ impl Control {
                 callers: ArcSwap::default(),
                 maintenance: ArcSwap::default(),
                 gate_held_by: ArcSwap::default(),
+                pending_tables: ArcSwap::default(),
                 pauses: std::sync::Mutex::default(),
             }),
         };

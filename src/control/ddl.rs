@@ -103,6 +103,15 @@ const TABLES: &[Step] = &[
         postgres: &[],
         sqlite: &[],
     },
+    Step {
+        // The tables that take part (`tables`).
+        portable: &["CREATE TABLE cutover.tables (
+            tbl text PRIMARY KEY,
+            pending boolean NOT NULL,
+            joined_us bigint NOT NULL)"],
+        postgres: &[],
+        sqlite: &[],
+    },
 ];
 
 /// The control state's own tables, for `cutover schema --control`.

@@ -49,9 +49,9 @@ impl From<TransitionError> for Error {
                 Code::OutcomeUnknown,
                 "the answer to the commit was lost: look at the epoch before asking again",
             ),
-            TransitionError::Fault(Fault::Refused(_) | Fault::Unexpected(_)) => {
-                Self::new(Code::Internal, message)
-            }
+            TransitionError::Fault(
+                Fault::Refused(_) | Fault::OtherSchema(_) | Fault::Unexpected(_),
+            ) => Self::new(Code::Internal, message),
         }
     }
 }
@@ -69,6 +69,7 @@ fn code(refused: &Refused) -> Code {
         | Refused::Draining
         | Refused::Recovering
         | Refused::Stale(_)
+        | Refused::Pending(_)
         | Refused::Owed(_)
         | Refused::Unconfirmed(_)
         | Refused::AppliedBefore
@@ -91,6 +92,7 @@ impl Refused {
             Self::Recovering => "recovering",
             Self::NotRecovering => "not_recovering",
             Self::Stale(_) => "stale",
+            Self::Pending(_) => "pending",
             Self::Owed(_) => "owed",
             Self::Unconfirmed(_) => "unconfirmed",
             Self::AppliedBefore => "applied_before",

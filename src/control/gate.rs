@@ -275,7 +275,8 @@ async fn facts(tx: &mut Tx, current: &State) -> Result<Facts, Fault> {
                     WHERE (dirty OR epoch < $3) AND lease_until_us + $4 > cutover.now_us()),
                 (SELECT count(*) FROM cutover.replicas
                     WHERE dirty AND lease_until_us + $4 <= cutover.now_us()),
-                (SELECT coalesce(max(epoch), 0) FROM cutover.replicas)",
+                (SELECT coalesce(max(epoch), 0) FROM cutover.replicas),
+                (SELECT count(*) FROM cutover.tables WHERE pending)",
             vec![
                 current.generation.into(),
                 OWED_COUNT_MAX.into(),
@@ -295,6 +296,7 @@ async fn facts(tx: &mut Tx, current: &State) -> Result<Facts, Fault> {
         unconfirmed: row.some_int(2)?,
         lost_debts: row.some_int(3)?,
         acknowledged_max: Epoch(row.some_int(4)?),
+        pending_tables: row.some_int(5)?,
         lineage: state::lineage(tx).await?,
         lost,
     })

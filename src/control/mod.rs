@@ -33,6 +33,7 @@ mod replica;
 mod safety;
 mod snapshot;
 mod state;
+mod tables;
 mod task;
 mod transition;
 
@@ -60,4 +61,5 @@ pub use replica::{Replica, Skew};
 pub use safety::{Blocker, Owed, RollbackSafety, rollback_safety};
 pub use snapshot::Snapshot;
 pub use state::{Phase, State};
+pub use tables::Newcomer;
 pub use transition::Transitioned;

@@ -97,6 +97,9 @@ pub enum Refused {
     /// The backend that would be relied on lacks acknowledged writes.
     #[error("{0} is stale: it must be filled and verified before anything relies on it")]
     Stale(Backend),
+    /// Storage was not filled with tables that joined.
+    #[error("{0} tables are pending: backfill and verify them first")]
+    Pending(i64),
     /// Entries are owed to the backend that would become the authority or its fallback.
     #[error("{0} entries are still owed")]
     Owed(i64),
@@ -178,6 +181,7 @@ impl Refused {
             | Self::Recovering
             | Self::NotRecovering
             | Self::Stale(_)
+            | Self::Pending(_)
             | Self::Owed(_)
             | Self::Unconfirmed(_)
             | Self::AppliedBefore

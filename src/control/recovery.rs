@@ -166,6 +166,9 @@ pub(super) fn recover(
     if current.stale(believed) && known_stale {
         return Err(Refused::Stale(believed));
     }
+    if believed == Backend::Storage && facts.pending_tables > 0 {
+        return Err(Refused::Pending(facts.pending_tables));
+    }
     let stage = destination(current.stage, facts.lost, believed);
     let conversion = match stage {
         Stage::Off | Stage::Complete => Conversion::Void,

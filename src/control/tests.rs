@@ -17,6 +17,7 @@ mod leases;
 mod maintenance;
 mod moves;
 mod recoveries;
+mod tables;
 
 /// A database that is gone when the test ends.
 struct Bench {

@@ -8,27 +8,28 @@ mod capture;
 mod obstacles;
 mod relations;
 mod secondary;
+mod shape;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use crate::contract::Reply;
-use crate::schema::{Read, Schema, Table};
-use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec, introspect};
+use crate::schema::{Filter, Read, Table};
+use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec};
+
+use shape::{Shape, as_known};
 
 pub use authority::{Stamp, WriteError, Written};
 pub use capture::{capture_script, uninstall_sql};
 pub use obstacles::{AppTrigger, SequenceBehind};
 pub use relations::{Fate, Swept, SweptRow};
 pub use secondary::{Applied, Finish, Image, Source};
+pub use shape::Hint;
 
 /// The legacy database with the configured tables.
 #[derive(Debug)]
 pub struct Legacy {
     db: Db,
-    specs: Vec<TableSpec>,
-    schema: Arc<ArcSwap<Schema>>,
+    shape: Arc<Shape>,
     /// Whether the session may set `session_replication_role`: then no trigger fires on what is applied.
     replica_role: bool,
 }
@@ -51,13 +52,12 @@ impl Legacy {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(db: Db, specs: Vec<TableSpec>) -> Result<Self, OpenError> {
-        let schema = introspect(&db, &specs).await?;
-        capture::install(&db, &schema).await?;
+        let shape = Shape::read(db.clone(), specs).await?;
+        capture::install(&db, &shape.known()).await?;
         let replica_role = may_set_replica_role(&db).await;
         Ok(Self {
             db,
-            specs,
-            schema: Arc::new(ArcSwap::from_pointee(schema)),
+            shape: Arc::new(shape),
             replica_role,
         })
     }
@@ -69,30 +69,22 @@ impl Legacy {
     pub fn through(&self, db: Db) -> Self {
         Self {
             db,
-            specs: self.specs.clone(),
-            schema: Arc::clone(&self.schema),
+            shape: Arc::clone(&self.shape),
             replica_role: self.replica_role,
         }
     }
 
-    /// The tables as they are known now.
-    #[must_use]
-    pub fn schema(&self) -> Arc<Schema> {
-        self.schema.load_full()
-    }
-
-    /// Reads the shape again, and takes it over when it changed underneath. Whether it did.
+    /// Takes the capture off tables again that cannot take part after all.
     ///
     /// # Errors
-    /// See [`OpenError`]; the old shape stays.
-    pub async fn reload_schema(&self) -> Result<bool, OpenError> {
-        let schema = introspect(&self.db, &self.specs).await?;
-        if schema.tables == self.schema.load().tables {
-            return Ok(false);
+    /// See [`Fault`].
+    pub async fn release(&self, tables: &[String]) -> Result<(), Fault> {
+        let known = self.schema();
+        for table in tables.iter().filter_map(|name| known.table(name)) {
+            let sql = uninstall_sql(self.db.dialect(), table);
+            self.db.batch(&sql).await?;
         }
-        capture::install(&self.db, &schema).await?;
-        self.schema.store(Arc::new(schema));
-        Ok(true)
+        Ok(())
     }
 
     /// Its connections, for journal and control, which live in it.
@@ -113,6 +105,28 @@ impl Legacy {
     /// See [`Fault`].
     pub async fn read(&self, read: &Read) -> Result<Reply, Fault> {
         self.db.read(read).await
+    }
+
+    /// The whole rows that a filter by key matches, at most `limit`, in key order, with the columns that the
+    /// table has now.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn read_whole(
+        &self,
+        table: &Arc<Table>,
+        filter: &Filter,
+        limit: u64,
+    ) -> Result<Reply, Fault> {
+        let mut known = self.schema();
+        loop {
+            let table = as_known(&known, table);
+            let read = Read::whole_rows(&table, filter.clone(), Some(limit));
+            match self.db.read(&read).await {
+                Err(fault) => known = self.newer(&known, fault).await?,
+                reply => return reply,
+            }
+        }
     }
 
     /// How many rows a table has; an error where counting takes longer than a statement may.
@@ -155,6 +169,16 @@ impl Legacy {
     pub async fn probe(&self) -> Result<(), Fault> {
         self.db.fetch("SELECT 1", vec![]).await.map(drop)
     }
+}
+
+/// Whether a table has no row.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn is_empty(db: &Db, table: &Table) -> Result<bool, Fault> {
+    let sql = format!("SELECT 1 FROM {} LIMIT 1", table.sql_name);
+    let rows = db.fetch(&sql, vec![]).await?;
+    Ok(rows.is_empty())
 }
 
 /// Tries it, because PostgreSQL 13 and 14 have no privilege to look up.

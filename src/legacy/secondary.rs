@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Legacy;
 use super::authority::{enter, leave};
+use super::{Legacy, as_known};
 use crate::contract::{Epoch, Key, OpId, Row, Token};
 use crate::journal::{self, Claim, OperationState};
-use crate::schema::{Filter, Table};
+use crate::schema::{Filter, Generated, Schema, Table};
 use crate::sql::render::{advance_sequences, next_values};
 use crate::sql::{Dialect, Fault, Tx};
 
@@ -24,6 +24,17 @@ pub struct Image {
     pub key: Key,
     /// The row, or none when it is gone.
     pub row: Option<Row>,
+}
+
+impl Image {
+    /// Whether the row, if there is one, holds every column that can be written.
+    fn is_whole(&self, table: &Table) -> bool {
+        let Some(row) = &self.row else { return true };
+        let mut written = table.columns.iter();
+        written.all(|column| {
+            column.generated == Generated::Expression || row.contains_key(&column.name)
+        })
+    }
 }
 
 /// A row to be copied.
@@ -69,12 +80,27 @@ impl Legacy {
     /// # Errors
     /// See [`Fault`]; `StaleEpoch` when the epoch moved. Must not be cancelled half-way.
     pub async fn finish(&self, finish: &Finish<'_>, images: &[Image]) -> Result<Applied, Fault> {
+        let mut known = self.schema();
+        loop {
+            match self.finish_as(&known, finish, images).await {
+                Err(fault) => known = self.newer(&known, fault).await?,
+                applied => return applied,
+            }
+        }
+    }
+
+    async fn finish_as(
+        &self,
+        known: &Schema,
+        finish: &Finish<'_>,
+        images: &[Image],
+    ) -> Result<Applied, Fault> {
         let mut tx = self.db().begin().await?;
         self.silence(&mut tx, finish.epoch).await?;
         // The rows first: who waits for a row that somebody else has locked must not hold the gate meanwhile.
         // Then the gate, before the intent's entries: a transition converts those under it. If the proof fails,
         // nothing of it is committed (P2).
-        apply(&mut tx, images, self.silences_triggers()).await?;
+        apply(&mut tx, known, images, self.silences_triggers()).await?;
         leave(&mut tx).await?;
         journal::gate(&mut tx, finish.epoch).await?;
         let settled = journal::settle_intent(
@@ -96,10 +122,26 @@ impl Legacy {
     /// # Errors
     /// As `finish`.
     pub async fn pay(&self, claim: &Claim, seq: i64, image: &Image) -> Result<Applied, Fault> {
+        let mut known = self.schema();
+        loop {
+            match self.pay_as(&known, claim, seq, image).await {
+                Err(fault) => known = self.newer(&known, fault).await?,
+                applied => return applied,
+            }
+        }
+    }
+
+    async fn pay_as(
+        &self,
+        known: &Schema,
+        claim: &Claim,
+        seq: i64,
+        image: &Image,
+    ) -> Result<Applied, Fault> {
         let mut tx = self.db().begin().await?;
         self.silence(&mut tx, claim.epoch).await?;
-        let image = std::slice::from_ref(image);
-        apply(&mut tx, image, self.silences_triggers()).await?;
+        let images = std::slice::from_ref(image);
+        apply(&mut tx, known, images, self.silences_triggers()).await?;
         leave(&mut tx).await?;
         journal::gate(&mut tx, claim.epoch).await?;
         let held = tx
@@ -119,7 +161,7 @@ impl Legacy {
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn rows(&self, table: &Table, keys: &[Key]) -> Result<HashMap<Key, Row>, Fault> {
+    pub async fn rows(&self, table: &Arc<Table>, keys: &[Key]) -> Result<HashMap<Key, Row>, Fault> {
         let sources = self.sources(table, keys).await?;
         Ok(sources
             .into_iter()
@@ -133,10 +175,16 @@ impl Legacy {
     /// See [`Fault`].
     pub async fn sources(
         &self,
-        table: &Table,
+        table: &Arc<Table>,
         keys: &[Key],
     ) -> Result<HashMap<Key, Source>, Fault> {
-        let found = self.db().rows_by_keys(table, keys).await?;
+        let mut known = self.schema();
+        let found = loop {
+            match self.db().rows_by_keys(&as_known(&known, table), keys).await {
+                Err(fault) => known = self.newer(&known, fault).await?,
+                Ok(found) => break found,
+            }
+        };
         found
             .into_iter()
             .map(|held| {
@@ -196,14 +244,17 @@ impl Legacy {
 }
 
 /// Puts and removes by key. Several rows of one table are removed before they are put, so that unique
-/// values may change hands among them; without silenced triggers that would cascade, so then each row is
-/// only upserted.
-async fn apply(tx: &mut Tx, images: &[Image], silenced: bool) -> Result<(), Fault> {
+/// values may change hands among them; without silenced triggers that would cascade, and what a row does not
+/// hold of its columns would be lost, so then each row is only upserted. The rows are put with the columns of `known`, and the database refuses when it has others.
+async fn apply(tx: &mut Tx, known: &Schema, images: &[Image], silenced: bool) -> Result<(), Fault> {
     let dialect = tx.dialect();
     for (table, group) in by_table(images) {
+        let table = as_known(known, &table);
+        let in_place =
+            !silenced || group.len() == 1 || !group.iter().all(|one| one.is_whole(&table));
         let gone: Vec<Key> = group
             .iter()
-            .filter(|image| image.row.is_none() || silenced && group.len() > 1)
+            .filter(|image| image.row.is_none() || !in_place)
             .map(|image| image.key.clone())
             .collect();
         if !gone.is_empty() {

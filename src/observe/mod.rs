@@ -296,7 +296,8 @@ fn fault_kind(fault: &Fault) -> Option<ErrorKind> {
     match fault {
         // The gate's refusal is the protocol at work.
         Fault::Refused(crate::sql::Refusal::StaleEpoch) => None,
-        Fault::Refused(_) => Some(ErrorKind::Rejected),
+        // So is the word that a statement was written for other tables.
+        Fault::Refused(_) | Fault::OtherSchema(_) => Some(ErrorKind::Rejected),
         Fault::Unavailable(_) => Some(ErrorKind::Unavailable),
         Fault::TimedOut => Some(ErrorKind::TimedOut),
         Fault::InDoubt(_) => Some(ErrorKind::InDoubt),

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::Answer;
 use super::catalog::{Catalog, may_be_stale};
@@ -49,6 +50,11 @@ impl Engine {
             catalog,
             events,
         }
+    }
+
+    /// Notices tables and columns that come and go, until `shutdown`.
+    pub(super) async fn follow_catalog(&self, shutdown: CancellationToken) {
+        self.catalog.follow(&self.db, shutdown).await;
     }
 
     /// Whether the database answers.
@@ -107,7 +113,7 @@ impl Engine {
             Err(failure) => failure,
         };
         if may_be_stale(&failure)
-            && let Some(fresh) = self.catalog.reread(&self.db, &schema).await
+            && let Some(fresh) = self.catalog.reread(&self.db, &schema, &failure).await
         {
             schema = fresh;
             failure = match self.attempt(query, &schema, members).await {
@@ -231,13 +237,20 @@ impl Engine {
 
     async fn range(&self, range: &Range) -> Result<Reply, Error> {
         let schema = self.catalog.schema();
-        let read = page::after_key(&schema, range)?;
-        let rows = self
-            .db
-            .read(&read)
-            .await
-            .map_err(|fault| refusal::to_answer(refusal::of_read(fault)))?;
-        page::framed(&read.table, range.limit, &rows)
+        let mut page = self.page(&schema, range).await;
+        if let Err(failure) = &page
+            && may_be_stale(failure)
+            && let Some(fresh) = self.catalog.reread(&self.db, &schema, failure).await
+        {
+            page = self.page(&fresh, range).await;
+        }
+        page.map_err(refusal::to_answer)
+    }
+
+    async fn page(&self, schema: &Schema, range: &Range) -> Result<Reply, Failure> {
+        let read = page::after_key(schema, range).map_err(Failure::Refused)?;
+        let rows = self.db.read(&read).await.map_err(refusal::of_read)?;
+        page::framed(&read.table, range.limit, &rows).map_err(Failure::Refused)
     }
 
     /// Hands the write's events on; they are news, not a promise, so a full queue loses them, and says so.

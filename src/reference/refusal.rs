@@ -25,7 +25,7 @@ pub(super) fn of_read(fault: Fault) -> Failure {
             "the database took too long",
         )),
         Fault::Unavailable(why) | Fault::InDoubt(why) => Failure::Passing(unreachable(&why)),
-        fault @ Fault::Unexpected(_) => Failure::Shape(fault),
+        fault @ (Fault::OtherSchema(_) | Fault::Unexpected(_)) => Failure::Shape(fault),
     }
 }
 
@@ -36,7 +36,7 @@ pub(super) fn of_write(fault: Fault) -> Failure {
         Fault::TimedOut => Failure::Passing(unreachable("timed out and rolled back")),
         Fault::Unavailable(why) => Failure::Passing(unreachable(&why)),
         Fault::InDoubt(why) => Failure::Passing(unknown(&why)),
-        fault @ Fault::Unexpected(_) => Failure::Shape(fault),
+        fault @ (Fault::OtherSchema(_) | Fault::Unexpected(_)) => Failure::Shape(fault),
     }
 }
 
@@ -47,7 +47,7 @@ pub(super) fn of_taking(fault: Fault) -> Failure {
         fault @ (Fault::TimedOut | Fault::Unavailable(_) | Fault::InDoubt(_)) => {
             Failure::Passing(unknown(&fault.to_string()))
         }
-        fault @ Fault::Unexpected(_) => Failure::Shape(fault),
+        fault @ (Fault::OtherSchema(_) | Fault::Unexpected(_)) => Failure::Shape(fault),
     }
 }
 
@@ -55,6 +55,7 @@ pub(super) fn of_taking(fault: Fault) -> Failure {
 pub(super) fn to_answer(failure: Failure) -> Error {
     match failure {
         Failure::Refused(error) | Failure::Passing(error) => error,
+        Failure::Shape(Fault::OtherSchema(_)) => unreachable("its tables are being changed"),
         Failure::Shape(fault) => internal(&fault),
     }
 }

@@ -146,9 +146,12 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Star
     let engine = Engine::new(db.clone(), options.db, capabilities, catalog, news);
     let requests = TaskTracker::new();
     let faults = FaultSwitch::default();
-    let service = Service::new(Arc::new(engine), faults.clone(), requests.clone());
+    let engine = Arc::new(engine);
+    let service = Service::new(Arc::clone(&engine), faults.clone(), requests.clone());
 
     let mut tasks = JoinSet::new();
+    let until = shutdown.clone();
+    tasks.spawn(async move { engine.follow_catalog(until).await });
     let (listener, http_addr) = listen(options.http).await?;
     let router = http::router(service.clone());
     let limits = ServerOptions {

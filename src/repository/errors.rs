@@ -66,8 +66,19 @@ pub(super) fn from_fault(fault: Fault, effect: Effect, op_id: Option<OpId>) -> E
             (Effect::Write, Some(op_id)) => unknown_outcome(op_id),
             _ => unavailable("the legacy database went away"),
         },
+        Fault::OtherSchema(_) => tables_are_changing(),
         Fault::Unexpected(what) => internal(&what),
     }
+}
+
+/// The database has other tables than are known, and nothing newer could be read yet.
+pub(super) fn tables_are_changing() -> Error {
+    unavailable("the tables are being changed")
+}
+
+/// Whether the request may be right for the tables as they are, and wrong only for those that are known.
+pub(super) fn may_be_of_newer_tables(error: &Error) -> bool {
+    matches!(error.code, Code::UnknownTable | Code::UnknownColumn)
 }
 
 fn from_refusal(refusal: Refusal) -> Error {

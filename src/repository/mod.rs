@@ -24,11 +24,12 @@ pub use solo::repeats_weakened;
 
 use detach::{Detach, Panicked};
 
-use crate::contract::{Error, Query, Reply};
+use crate::contract::{Error, Reply, Request};
 use crate::control::{Control, Snapshot};
-use crate::legacy::Legacy;
+use crate::drift::Drift;
+use crate::legacy::{Hint, Legacy};
 use crate::observe::{CallKind, Observer};
-use crate::schema::{BindLimits, Bound, bind};
+use crate::schema::{BindLimits, Bound, Schema, bind};
 use crate::shadow::Comparer;
 use crate::stage::Backend;
 use crate::storage::Storage;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub observer: Arc<Observer>,
     /// Holds answers against the other side.
     pub comparer: Arc<Comparer>,
+    /// Where the sides' schemas differ.
+    pub drift: Arc<Drift>,
     /// Rung after a commit that appended to the journal, so that the usual delay of a payment is small.
     pub owed: Arc<Notify>,
 }
@@ -78,6 +81,7 @@ pub struct Repository {
     storage: Arc<Storage>,
     observer: Arc<Observer>,
     comparer: Arc<Comparer>,
+    drift: Arc<Drift>,
     owed: Arc<Notify>,
     options: ArcSwap<RepositoryOptions>,
     debts: Arc<Semaphore>,
@@ -98,6 +102,7 @@ impl Repository {
             storage: parts.storage,
             observer: parts.observer,
             comparer: parts.comparer,
+            drift: parts.drift,
             owed: parts.owed,
             options: ArcSwap::from_pointee(options),
             debts: Arc::new(Semaphore::new(DEBTS_MAX)),
@@ -120,16 +125,16 @@ impl Repository {
 
     /// Runs one request to its answer.
     pub async fn execute(self: &Arc<Self>, call: Call) -> Answer {
-        let bound = match self.bind(&call.request.db, &call.request.query) {
+        let (known, bound) = match self.bind(&call.request).await {
             Ok(bound) => bound,
             Err(error) => return Answer::refused(&self.control.snapshot(), error),
         };
         let received = call.received;
         let (kind, answer) = match bound {
-            Bound::Read(read) => (CallKind::Read, self.read(call, read).await),
+            Bound::Read(read) => (CallKind::Read, self.read(&call, known, read).await),
             Bound::Write(write) => {
                 let this = Arc::clone(self);
-                let work = async move { this.write(call, write).await };
+                let work = async move { this.write(call, known, write).await };
                 let answer = match Detach::new(work, &self.tasks).await {
                     Ok(answer) => answer,
                     Err(Panicked) => {
@@ -149,12 +154,42 @@ impl Repository {
         answer
     }
 
-    fn bind(&self, db: &str, query: &Query) -> Result<Bound, Error> {
+    /// Binds a request. A name that is not known may be a new one: the tables are looked at once more then.
+    async fn bind(&self, request: &Request) -> Result<(Arc<Schema>, Bound), Error> {
+        let known = self.legacy.schema();
+        match self.bind_to(&known, request) {
+            Ok(bound) => Ok((known, bound)),
+            Err(error) if errors::may_be_of_newer_tables(&error) => {
+                let newer = self.legacy.schema_after(&known, Hint::Caller).await;
+                let newer = newer.ok_or(error)?;
+                let bound = self.bind_to(&newer, request)?;
+                Ok((newer, bound))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Binds a request anew after the database met other tables than it was bound to.
+    ///
+    /// # Errors
+    /// What is wrong with it now; or that nothing newer is known.
+    async fn bind_anew(
+        &self,
+        used: &Arc<Schema>,
+        request: &Request,
+    ) -> Result<(Arc<Schema>, Bound), Error> {
+        let newer = self.legacy.schema_after(used, Hint::Database).await;
+        let newer = newer.ok_or_else(errors::tables_are_changing)?;
+        let bound = self.bind_to(&newer, request)?;
+        Ok((newer, bound))
+    }
+
+    fn bind_to(&self, schema: &Schema, request: &Request) -> Result<Bound, Error> {
         let options = self.options.load();
-        if db != options.db {
+        if request.db != options.db {
             return Err(errors::unknown_db(&options.db));
         }
-        bind(query, &self.legacy.schema(), &options.limits)
+        bind(&request.query, schema, &options.limits)
     }
 
     /// The answer that a backend gave under a snapshot.

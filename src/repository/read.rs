@@ -8,7 +8,7 @@ use super::errors::{self, Effect};
 use super::{Answer, Call, Repository};
 use crate::contract::{AttemptId, Epoch, Reply};
 use crate::control::{LeaseLost, Snapshot};
-use crate::schema::{Read, ReadKind, read_query};
+use crate::schema::{Bound, Read, ReadKind, Schema, read_query};
 use crate::shadow::Answered;
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
@@ -21,6 +21,12 @@ const WHOLE: u32 = 4;
 const HEDGE_SHARE: u32 = 1;
 const STORAGE_SHARE: u32 = 3;
 
+/// How long a read waits for a newer shape of the tables before it tries again.
+const REREAD_PAUSE: Duration = Duration::from_millis(20);
+
+/// The read was bound to other tables than legacy has.
+struct OtherSchema;
+
 /// How storage ended in `live`.
 enum FirstLook {
     /// It answered.
@@ -30,24 +36,50 @@ enum FirstLook {
 }
 
 impl Repository {
-    /// Answers a read from the authority. In `live`, legacy answers when storage cannot.
-    pub(super) async fn read(self: &Arc<Self>, call: Call, read: Read) -> Answer {
+    /// Answers a read from the authority. In `live`, legacy answers when storage cannot. A read that meets other
+    /// tables than it was bound to is bound anew.
+    pub(super) async fn read(
+        self: &Arc<Self>,
+        call: &Call,
+        mut known: Arc<Schema>,
+        mut read: Read,
+    ) -> Answer {
+        let over = call.received + self.options.load().read_deadline;
+        loop {
+            if let Ok(answer) = self.read_once(call, &read).await {
+                return answer;
+            }
+            match self.bind_anew(&known, &call.request).await {
+                Ok((newer, Bound::Read(anew))) => (known, read) = (newer, anew),
+                Ok((_, Bound::Write(_))) => {
+                    let error = errors::internal("a read became a write");
+                    return Answer::refused(&self.control.snapshot(), error);
+                }
+                Err(error) if error.code.retryable() && Instant::now() + REREAD_PAUSE < over => {
+                    tokio::time::sleep(REREAD_PAUSE).await;
+                }
+                Err(error) => return Answer::refused(&self.control.snapshot(), error),
+            }
+        }
+    }
+
+    async fn read_once(self: &Arc<Self>, call: &Call, read: &Read) -> Result<Answer, OtherSchema> {
         let rows_max = self.options.load().limits.select_limit_max;
-        let unlimited = is_unlimited(&read);
+        let unlimited = is_unlimited(read);
         let (snapshot, lease_expired) = match self.control.snapshot_for_read().await {
             Ok(snapshot) => (snapshot, false),
             Err(LeaseLost(snapshot)) => (snapshot, true),
         };
         if lease_expired && !self.may_read_without_lease(&snapshot) {
-            return Answer::refused(
+            return Ok(Answer::refused(
                 &snapshot,
                 errors::unavailable("the control state cannot be reached"),
-            );
+            ));
         }
         let mut answer = match snapshot.stage.authority() {
-            Backend::Legacy => self.read_legacy(&snapshot, call, read).await,
+            Backend::Legacy => self.read_legacy(&snapshot, call, read).await?,
             Backend::Storage if snapshot.stage == Stage::Live => {
-                self.read_live(&snapshot, call, read).await
+                self.read_live(&snapshot, call, read).await?
             }
             Backend::Storage => self.read_storage(&snapshot, call, read).await,
         };
@@ -57,7 +89,7 @@ impl Repository {
         {
             answer.result = Err(errors::too_many_rows_read(rows_max));
         }
-        answer
+        Ok(answer)
     }
 
     /// Without a lease, legacy stays safe to ask (it answers only while it is there, and then the lease
@@ -69,35 +101,36 @@ impl Repository {
     async fn read_legacy(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
-        call: Call,
-        read: Read,
-    ) -> Answer {
+        call: &Call,
+        read: &Read,
+    ) -> Result<Answer, OtherSchema> {
         let started = Instant::now();
-        let result = self.timed_legacy_read(&read).await;
+        let result = self.timed_legacy_read(read).await;
         let time = started.elapsed();
         let op = Op::of(&call.request.query);
         self.observer.legacy(op, time, result.as_ref().err());
+        let result = of_these_tables(result)?;
         if let (Stage::Shadow, Ok(reply)) = (snapshot.stage, &result) {
             self.compare(snapshot, call, read, reply, time);
         }
-        Self::answered(
+        Ok(Self::answered(
             snapshot,
             result.map_err(|fault| errors::from_fault(fault, Effect::Read, None)),
             Backend::Legacy,
             time,
-        )
+        ))
     }
 
     /// `ramp_down`, `complete`: storage alone.
     async fn read_storage(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
-        call: Call,
-        read: Read,
+        call: &Call,
+        read: &Read,
     ) -> Answer {
         let started = Instant::now();
         let result = self
-            .storage_read(&read, &call, snapshot.epoch, self.rpc_deadline())
+            .storage_read(read, call, snapshot.epoch, self.rpc_deadline())
             .await;
         Self::answered(
             snapshot,
@@ -112,19 +145,19 @@ impl Repository {
     async fn read_live(
         self: &Arc<Self>,
         snapshot: &Arc<Snapshot>,
-        call: Call,
-        read: Read,
-    ) -> Answer {
+        call: &Call,
+        read: &Read,
+    ) -> Result<Answer, OtherSchema> {
         let allowed = self.options.load().read_deadline;
         let started = Instant::now();
         let over = call.received + allowed;
         let rpc_over = UnixMs::after(STORAGE_SHARE * allowed / WHOLE).min(self.rpc_deadline());
         let from_legacy = async {
             tokio::time::sleep_until((started + HEDGE_SHARE * allowed / WHOLE).into()).await;
-            self.observed_legacy_read(&call, &read, over).await
+            self.observed_legacy_read(call, read, over).await
         };
         let first = {
-            let from_storage = self.storage_read(&read, &call, snapshot.epoch, rpc_over);
+            let from_storage = self.storage_read(read, call, snapshot.epoch, rpc_over);
             let (mut from_storage, mut from_legacy) = (pin!(from_storage), pin!(from_legacy));
             let mut spare = None;
             loop {
@@ -142,20 +175,21 @@ impl Repository {
             FirstLook::Storage(reply) => {
                 let time = started.elapsed();
                 self.compare(snapshot, call, read, &reply, time);
-                Self::answered(snapshot, Ok(reply), Backend::Storage, time)
+                Ok(Self::answered(snapshot, Ok(reply), Backend::Storage, time))
             }
             // Every acknowledged write of `live` is in legacy, so it may answer instead.
             FirstLook::Failed(spare) => {
                 let result = match spare {
                     Some(result) => result,
-                    None => self.observed_legacy_read(&call, &read, over).await,
+                    None => self.observed_legacy_read(call, read, over).await,
                 };
-                Self::answered(
+                Ok(Self::answered(
                     snapshot,
-                    result.map_err(|fault| errors::from_fault(fault, Effect::Read, None)),
+                    of_these_tables(result)?
+                        .map_err(|fault| errors::from_fault(fault, Effect::Read, None)),
                     Backend::Legacy,
                     started.elapsed(),
-                )
+                ))
             }
         }
     }
@@ -218,15 +252,30 @@ impl Repository {
     }
 
     /// Hands an answer to the comparer.
-    fn compare(&self, snapshot: &Snapshot, call: Call, read: Read, reply: &Reply, time: Duration) {
+    fn compare(
+        &self,
+        snapshot: &Snapshot,
+        call: &Call,
+        read: &Read,
+        reply: &Reply,
+        time: Duration,
+    ) {
         self.comparer.compare(Answered {
             authority: snapshot.stage.authority(),
-            read,
+            read: read.clone(),
             reply: reply.clone(),
             time,
             epoch: snapshot.epoch,
-            traceparent: call.traceparent,
+            traceparent: call.traceparent.clone(),
         });
+    }
+}
+
+/// What legacy said of a read, unless that is about other tables than it was bound to.
+fn of_these_tables(result: Result<Reply, Fault>) -> Result<Result<Reply, Fault>, OtherSchema> {
+    match result {
+        Err(Fault::OtherSchema(_)) => Err(OtherSchema),
+        result => Ok(result),
     }
 }
 

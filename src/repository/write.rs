@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 
 use super::errors;
 use super::{Answer, Call, OpIdSource, Repository};
-use crate::contract::{Error, OpId, Query, Reply};
+use crate::contract::{Error, OpId, Query, Reply, Request};
 use crate::control::Snapshot;
 use crate::journal::OperationState;
 use crate::legacy::{Stamp, WriteError};
-use crate::schema::Write;
+use crate::schema::{Bound, Schema, Write};
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
 use crate::telemetry::Op;
@@ -23,7 +23,10 @@ use crate::telemetry::Op;
 /// The parts of a write that do not change from turn to turn.
 #[derive(Clone, Debug)]
 pub(super) struct Order {
+    pub(super) request: Request,
     pub(super) write: Write,
+    /// The tables that `write` is bound to.
+    pub(super) known: Arc<Schema>,
     pub(super) op: Op,
     pub(super) op_id: OpId,
     pub(super) digest: String,
@@ -46,6 +49,8 @@ pub(super) enum Turn {
     InDoubt,
     /// Nothing happened, and nothing will change soon; wait a little.
     Blocked(Error),
+    /// Nothing happened: the tables are not those that the write was bound to.
+    OtherSchema,
 }
 
 /// How long to wait before a turn that was blocked by another write of the key, or by a doubt: doubling from
@@ -55,9 +60,15 @@ const PAUSE_MAX: Duration = Duration::from_millis(80);
 
 impl Repository {
     /// Runs a write until it is answered or its deadline has come.
-    pub(super) async fn write(self: &Arc<Self>, call: Call, write: Write) -> Answer {
+    pub(super) async fn write(
+        self: &Arc<Self>,
+        call: Call,
+        known: Arc<Schema>,
+        write: Write,
+    ) -> Answer {
         let mut order = Order {
             write,
+            known,
             op: Op::of(&call.request.query),
             id_is_new: call.op_id_source == OpIdSource::FirstDelivery,
             may_be_repeat: call.request.op_id.is_some(),
@@ -65,6 +76,7 @@ impl Repository {
             digest: digest(&call.request.query),
             deadline: call.received + self.options.load().write_deadline,
             traceparent: call.traceparent,
+            request: call.request,
         };
         let mut answer = self.turns(&mut order).await;
         answer.op_id = Some(order.op_id);
@@ -105,12 +117,35 @@ impl Repository {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
+                Turn::OtherSchema => match self.bind_order_anew(order).await {
+                    Ok(()) => {}
+                    Err(error) if error.code.retryable() => {
+                        blocked = error;
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(PAUSE_MAX);
+                    }
+                    Err(error) => {
+                        let error = ended(order.op_id, in_doubt, error);
+                        return Answer::refused(&snapshot, error);
+                    }
+                },
             }
             // From now on a record under the id may be this write's own.
             order.id_is_new = false;
             if Instant::now() >= order.deadline {
                 return Answer::refused(&snapshot, ended(order.op_id, in_doubt, blocked));
             }
+        }
+    }
+
+    /// Binds the write to the tables as they are.
+    async fn bind_order_anew(&self, order: &mut Order) -> Result<(), Error> {
+        match self.bind_anew(&order.known, &order.request).await? {
+            (newer, Bound::Write(write)) => {
+                (order.known, order.write) = (newer, write);
+                Ok(())
+            }
+            (_, Bound::Read(_)) => Err(errors::internal("a write became a read")),
         }
     }
 
@@ -165,6 +200,7 @@ impl Repository {
                 Turn::Done(Ok(written.reply), Backend::Legacy, time)
             }
             Err(WriteError::Fault(fault)) if fault.is_stale_epoch() => Turn::Again,
+            Err(WriteError::Fault(Fault::OtherSchema(_))) => Turn::OtherSchema,
             // The record of the operation makes it safe to send again, and tells what became of it.
             Err(WriteError::Fault(Fault::InDoubt(_))) => Turn::InDoubt,
             Err(WriteError::Fault(fault @ Fault::Unavailable(_))) => Turn::Blocked(

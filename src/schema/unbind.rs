@@ -9,6 +9,8 @@ use crate::contract::{
 };
 
 /// The wire form of a read, with its order where `ordered`. Soft deletion is part of the filter already.
+/// Columns are always named: one that only storage has is not asked for, and one that it lacks is refused and
+/// not left out in silence.
 pub fn read_query(read: &Read, ordered: bool) -> Query {
     let filter = condition(&read.table, &read.filter);
     match &read.kind {
@@ -25,12 +27,12 @@ pub fn read_query(read: &Read, ordered: bool) -> Query {
         } => Query::Select(Select {
             table: read.table.name.clone(),
             filter,
-            columns: (columns.len() < read.table.columns.len()).then(|| {
+            columns: Some(
                 columns
                     .iter()
                     .map(|&column| read.table.columns[column].name.clone())
-                    .collect()
-            }),
+                    .collect(),
+            ),
             order_by: order
                 .iter()
                 .filter(|_| ordered)

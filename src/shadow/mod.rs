@@ -110,7 +110,9 @@ impl Comparer {
         let (table, op) = (answered.read.table.name.clone(), op(&answered.read));
         // After lost history the sides differ for a known reason; a recovery is followed by a full verify.
         let recovering = self.control.snapshot().phase == Phase::Recovering;
-        if recovering || !sampled(self.options.load().sample) {
+        // What storage was not filled with is missing there for a known reason.
+        let pending = self.control.pending_tables().contains(&table);
+        if recovering || pending || !sampled(self.options.load().sample) {
             return self.observer.compared(&table, op, Compared::Unsampled);
         }
         let Ok(permit) = Arc::clone(&self.background).try_acquire_owned() else {

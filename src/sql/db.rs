@@ -146,7 +146,7 @@ impl Db {
         };
         let mut connection = pool.acquire().await.map_err(not_started)?;
         match fetch_postgres(&mut connection, sql, args.clone()).await {
-            Err(fault) if fault.is_stale_plan() => {
+            Err(fault) if fault.is_other_schema() => {
                 connection.clear_cached_statements().await?;
                 fetch_postgres(&mut connection, sql, args).await
             }

@@ -20,7 +20,11 @@ pub enum Fault {
     /// The connection was lost while it ran: it may have happened.
     #[error("in doubt: {0}")]
     InDoubt(String),
-    /// The statement is wrong: a bug, or a schema that changed underneath.
+    /// The tables are not what the statement was written for: nothing happened, and it has to be written anew
+    /// for the tables as they are.
+    #[error("another schema: {0}")]
+    OtherSchema(String),
+    /// The statement is wrong: a bug.
     #[error("unexpected: {0}")]
     Unexpected(String),
 }
@@ -81,6 +85,7 @@ impl Fault {
             | Self::Unavailable(_)
             | Self::TimedOut
             | Self::InDoubt(_)
+            | Self::OtherSchema(_)
             | Self::Unexpected(_) => None,
         }
     }
@@ -103,10 +108,10 @@ impl Fault {
         }
     }
 
-    /// Whether a prepared statement met another schema than it was prepared for (`cached plan must not
-    /// change result type`, `undefined column`).
-    pub(super) fn is_stale_plan(&self) -> bool {
-        matches!(self, Self::Unexpected(why) if why.starts_with("0A000 ") || why.starts_with("42703 "))
+    /// Whether the statement met other tables than it was written for.
+    #[must_use]
+    pub fn is_other_schema(&self) -> bool {
+        matches!(self, Self::OtherSchema(_))
     }
 
     /// Whether the role may not do this (`insufficient privilege`), or the server has no such function.
@@ -154,6 +159,12 @@ fn from_database(error: &dyn DatabaseError) -> Fault {
         // idle_in_transaction_session_timeout: the session was ended, and what it had not committed with it
         "25P03" => return Fault::Unavailable(format!("SQLSTATE {code}")),
         "21000" => return Fault::Refused(Refusal::Unique("the same key twice".to_owned())),
+        // undefined_column, datatype_mismatch: a column was dropped, renamed or changed its type
+        "42703" | "42804" => return Fault::OtherSchema(format!("{code} {}", error.message())),
+        // feature_not_supported, as a prepared statement says it whose result changed its type
+        "0A000" if error.message().starts_with("cached plan") => {
+            return Fault::OtherSchema(format!("{code} {}", error.message()));
+        }
         _ => {}
     }
     match code.get(..2) {
@@ -177,6 +188,9 @@ fn sqlite_or_unexpected(code: &str, message: &str) -> Fault {
         if message.contains(mark) {
             return Fault::Refused(refusal);
         }
+    }
+    if message.starts_with("no such column") || message.contains(" has no column named ") {
+        return Fault::OtherSchema(message.to_owned());
     }
     match code {
         // SQLITE_BUSY, SQLITE_LOCKED and their extended codes

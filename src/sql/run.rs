@@ -56,11 +56,12 @@ impl Db {
     /// The rows that exist of these keys, with their keys, in no order.
     ///
     /// # Errors
-    /// See [`Fault`].
+    /// See [`Fault`]; `OtherSchema` when the table has other columns than are known, even if only more.
     pub async fn rows_by_keys(&self, table: &Table, keys: &[Key]) -> Result<Vec<Held>, Fault> {
         let statement = render::rows_by_keys(self.dialect(), table, keys);
         let records = self.fetch_fresh(&statement.text, statement.args).await?;
         let held = |record: &Record| {
+            has_columns_of(table, record.some_int(3)?)?;
             Ok(Held {
                 key: Key(record.some_text(0)?),
                 row: finished(self.dialect(), table, record.some_text(1)?)?,
@@ -165,6 +166,7 @@ impl Tx {
             let statement = render::put_rows(self.dialect(), table, &same);
             let records = self.run(statement).await?;
             for (record, position) in records.iter().zip(group.positions) {
+                has_columns_of(table, record.some_int(1)?)?;
                 stored[position] = finished(self.dialect(), table, record.some_text(0)?)?;
             }
         }
@@ -198,6 +200,15 @@ pub(super) fn keyed_rows(
         })
     };
     records.iter().map(applied).collect()
+}
+
+/// Refuses to copy rows of a table that has other columns than are known.
+fn has_columns_of(table: &Table, count: i64) -> Result<(), Fault> {
+    if i64::try_from(table.columns.len()) == Ok(count) {
+        return Ok(());
+    }
+    let why = format!("{} has {count} columns", table.name);
+    Err(Fault::OtherSchema(why))
 }
 
 fn keys(records: &[Record]) -> Result<Vec<Key>, Fault> {

@@ -208,6 +208,20 @@ labels! {
 }
 
 labels! {
+    /// How a table of storage differs from legacy's.
+    DriftKind {
+        /// Storage does not have it.
+        MissingTable = "missing_table",
+        /// Storage lacks a column.
+        MissingColumn = "missing_column",
+        /// Only storage has a column.
+        ExtraColumn = "extra_column",
+        /// A column holds what legacy's cannot read.
+        Type = "type",
+    }
+}
+
+labels! {
     /// What the guard watches storage by.
     Trigger {
         /// The share of storage's calls that failed.

@@ -8,8 +8,8 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder as _, Registry, Result, TextEncoder};
 
 use super::labels::{
-    ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, ErrorKind, Op, Payment, Peer,
-    ReplicaState, Shed, Trigger,
+    ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, DriftKind, ErrorKind, Op, Payment,
+    Peer, ReplicaState, Shed, Trigger,
 };
 use super::register::Register;
 use super::series::{BackendSeries, ControlSeries, DoorSeries, GuardSeries, JournalSeries};
@@ -109,6 +109,9 @@ impl Metrics {
                 self.backends
                     .divergences
                     .with_label_values(&[table.as_str(), kind.as_str()]);
+            }
+            for kind in DriftKind::ALL {
+                self.drift(table, *kind, None);
             }
         }
         self.owing.journal_full_in.set(f64::INFINITY);
@@ -326,6 +329,14 @@ impl Metrics {
     pub fn verify_age(&self, age: Option<Duration>) {
         let age = age.map_or(f64::INFINITY, |age| age.as_secs_f64());
         self.state.verify_age.set(age);
+    }
+
+    /// How many differences of a kind storage's table has; none when that is not known.
+    pub fn drift(&self, table: &str, kind: DriftKind, count: Option<u64>) {
+        self.backends
+            .schema_drift
+            .with_label_values(&[table, kind.as_str()])
+            .set(count.map_or(f64::NAN, |count| count as f64));
     }
 
     /// Whether calls to a backend are expected to fail.

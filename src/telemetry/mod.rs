@@ -11,8 +11,8 @@ mod series;
 mod trace;
 
 pub use labels::{
-    ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, ErrorKind, Op, Payment, Peer,
-    ReplicaState, Shed, Trigger,
+    ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, DriftKind, ErrorKind, Op, Payment,
+    Peer, ReplicaState, Shed, Trigger,
 };
 pub use log::{LogControl, LogError, LogFormat, init};
 pub use metrics::{JournalGauges, Metrics, TriggerGauges};

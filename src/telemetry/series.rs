@@ -29,6 +29,7 @@ pub(super) struct BackendSeries {
     pub(super) divergences: IntCounterVec,
     pub(super) divergences_open: IntGauge,
     pub(super) bypass_writes: IntCounterVec,
+    pub(super) schema_drift: GaugeVec,
 }
 
 /// What the journal and its payment count.
@@ -147,6 +148,11 @@ impl BackendSeries {
                 "cutover_bypass_writes_total",
                 "Rows written to legacy past the proxy.",
                 &["table"],
+            )?,
+            schema_drift: r.floats(
+                "cutover_schema_drift",
+                "Differences of storage's schema from legacy's; NaN while that is not known.",
+                &["table", "kind"],
             )?,
         })
     }

@@ -77,6 +77,9 @@ pub async fn run(
     }
     report.quarantined = verify.walk.quarantined().await?;
     report.clean = report.finds_nothing();
+    if report.clean && report.unchecked.is_empty() {
+        verify.trust(&tables).await?;
+    }
     if report.full {
         verify.remember(&options, &report).await?;
     }
@@ -195,6 +198,20 @@ impl Verify<'_> {
 
     async fn check_one(&self, table: &Arc<Table>, values: Vec<Value>, key: Key) -> (Key, Checked) {
         (key, self.parts.comparer.check_row(table, values).await)
+    }
+
+    /// Tables that joined later are pending no more once they are found whole. An epoch that moved meanwhile
+    /// leaves them as they are.
+    async fn trust(&self, tables: &[Arc<Table>]) -> Result<(), WalkError> {
+        if self.walk.secondary() != Backend::Storage {
+            return Ok(());
+        }
+        let names: Vec<String> = tables.iter().map(|table| table.name.clone()).collect();
+        let epoch = self.walk.begun().epoch;
+        match self.parts.control.trust_tables(&names, epoch).await {
+            Err(fault) if fault.is_stale_epoch() => Ok(()),
+            trusted => Ok(trusted?),
+        }
     }
 
     /// Puts a full verify on record, clean or not: readiness asks for its age and its verdict.

@@ -88,10 +88,9 @@ impl Walk {
         after: Option<&Key>,
         limit: u64,
     ) -> Result<Page, WalkError> {
-        let read = rows_after(table, after, limit)?;
-        let reply = self
-            .patiently(|| async { Ok(self.parts.legacy.read(&read).await?) })
-            .await?;
+        let filter = after_key(after)?;
+        let read = || async { Ok(self.parts.legacy.read_whole(table, &filter, limit).await?) };
+        let reply = self.patiently(read).await?;
         let rows: Vec<Row> = serde_json::from_str(reply.as_json())
             .map_err(|_| WalkError::Unreadable(format!("{}: rows that are none", table.name)))?;
         let full = rows.len() as u64 >= limit;
@@ -202,8 +201,4 @@ fn after_key(after: Option<&Key>) -> Result<Filter, WalkError> {
         Some(key) => Filter::After(values_of(key)?),
         None => Filter::All(Vec::new()),
     })
-}
-
-fn rows_after(table: &Arc<Table>, after: Option<&Key>, limit: u64) -> Result<Read, WalkError> {
-    Ok(Read::whole_rows(table, after_key(after)?, Some(limit)))
 }

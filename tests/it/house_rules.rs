@@ -20,7 +20,7 @@ const LAYERS: [(u8, &[&str]); 10] = [
         4,
         &["divergence", "evidence", "guard", "journal", "storage"],
     ),
-    (5, &["legacy", "control", "observe", "config"]),
+    (5, &["legacy", "control", "observe", "config", "drift"]),
     (
         6,
         &[

@@ -33,6 +33,7 @@ mod readiness;
 mod recoveries;
 mod relations;
 mod rollback;
+mod schema_changes;
 mod shadow_never_hurts;
 mod stages;
 mod storm;

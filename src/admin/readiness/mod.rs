@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::clock::micros;
 use crate::config;
 use crate::control::{Blocker, Entered, Phase, Replica, Skew, Snapshot};
+use crate::drift::Difference;
 use crate::evidence::{Baseline, Bypassed, Tally, Verified};
 use crate::journal::Owed;
 use crate::legacy::{AppTrigger, SequenceBehind};
@@ -46,10 +47,12 @@ pub(super) struct Facts<'a> {
     pub(super) maintenance: Vec<String>,
     /// The configured tables.
     pub(super) tables: Vec<String>,
+    /// Those that storage was not filled with yet.
+    pub(super) pending_tables: Vec<String>,
     /// The triggers of the guard.
     pub(super) triggers: Vec<TriggerFact>,
     /// Where the sides' schemas differ.
-    pub(super) drift: Vec<DriftFact>,
+    pub(super) drift: Vec<Difference>,
 }
 
 /// A trigger of the guard, as far as an advance depends on it.
@@ -63,15 +66,6 @@ pub(super) struct TriggerFact {
     pub(super) value: f64,
     /// What it fires at.
     pub(super) threshold: f64,
-}
-
-/// One difference between the sides' schemas.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct DriftFact {
-    /// The table.
-    pub(super) table: String,
-    /// What differs, for people.
-    pub(super) what: String,
 }
 
 /// What the database said.
@@ -190,6 +184,13 @@ impl Blockers {
                 "backfill_incomplete",
                 "a backfill is under way: let it end, or cancel it",
             );
+        }
+        if !facts.pending_tables.is_empty() && next >= Stage::Shadow {
+            let message = format!(
+                "tables that joined are pending: {}; backfill and verify each",
+                facts.pending_tables.join(", ")
+            );
+            self.add("backfill_incomplete", message);
         }
         if snapshot.legacy_stale && next == Stage::Live {
             self.add(

@@ -46,10 +46,10 @@ impl Blockers {
         let differences: Vec<String> = facts
             .drift
             .iter()
-            .map(|one| format!("{}: {}", one.table, one.what))
+            .map(|one| format!("{}: {one}", one.table))
             .collect();
         let message = format!(
-            "the sides' schemas differ: {}; bring them together first",
+            "the sides' schemas differ: {}; bring them together first (`cutover schema --diff`)",
             differences.join("; ")
         );
         self.add("schema_drift", message);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::contract::Epoch;
 use crate::evidence::CallersLately;
+use crate::telemetry::DriftKind;
 
 fn snapshot(stage: Stage) -> Snapshot {
     Snapshot {
@@ -97,6 +98,7 @@ fn facts<'a>(
         backfill_under_way: false,
         maintenance: vec![],
         tables: vec!["campaigns".to_owned()],
+        pending_tables: vec![],
         triggers: vec![],
         drift: vec![],
     }
@@ -155,6 +157,23 @@ fn a_service_that_cannot_delete_never_becomes_the_authority() {
         ..facts(&snapshot, Some(&asked), &settings)
     };
     assert_eq!(judged(&lesser), ["capability_ceiling"]);
+}
+
+#[test]
+fn a_table_that_storage_was_not_filled_with_holds_shadow_and_live() {
+    let (asked, settings) = (asked(), config::Readiness::default());
+    for (stage, expected) in [
+        (Stage::Off, &[][..]),
+        (Stage::DualWrite, &["backfill_incomplete"]),
+        (Stage::Shadow, &["backfill_incomplete"]),
+    ] {
+        let snapshot = snapshot(stage);
+        let pending = Facts {
+            pending_tables: vec!["ads".to_owned()],
+            ..facts(&snapshot, Some(&asked), &settings)
+        };
+        assert_eq!(judged(&pending), expected, "{stage}");
+    }
 }
 
 #[test]
@@ -324,9 +343,10 @@ fn a_maintenance_a_backfill_a_drift_and_the_hour_are_named() {
     let named = judged(&Facts {
         backfill_under_way: true,
         maintenance: vec!["storage is under maintenance".to_owned()],
-        drift: vec![DriftFact {
+        drift: vec![Difference {
             table: "ads".to_owned(),
-            what: "storage lacks column price".to_owned(),
+            kind: DriftKind::MissingColumn,
+            column: Some("price".to_owned()),
         }],
         ..facts(&snapshot, Some(&asked), &settings)
     });

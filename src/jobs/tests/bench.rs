@@ -13,6 +13,7 @@ use crate::applier::{Applier, ApplierOptions};
 use crate::backfill::{self, Asked, Throttle};
 use crate::control::{self, Control, ControlOptions, TransitionKind, TransitionRequest};
 use crate::divergence;
+use crate::drift::Drift;
 use crate::jobs::Jobs;
 use crate::journal;
 use crate::legacy::Legacy;
@@ -251,7 +252,9 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
     });
     let storage = Arc::new(storage.unwrap());
     let metrics = Metrics::new(["ads".to_owned(), "campaigns".to_owned()]);
-    let observer = Arc::new(Observer::new(Arc::new(metrics.unwrap())));
+    let metrics = Arc::new(metrics.unwrap());
+    let observer = Arc::new(Observer::new(Arc::clone(&metrics)));
+    let drift = Arc::new(Drift::new(Arc::clone(&storage), metrics));
     let comparing = CompareOptions {
         sample: 1.0,
         recheck_delay: Duration::from_millis(5),
@@ -272,6 +275,7 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
         storage,
         observer,
         comparer,
+        drift,
         owed: Arc::new(Notify::new()),
     }
 }

@@ -1,7 +1,9 @@
 //! Believing nothing: a reply of storage is applied to legacy only if it is the row that was written.
 //!
 //! Its keys are the intent's, the columns sent came back as sent, the others equal legacy's row, or are
-//! ones that storage fills in by configuration, or (for a new row) by a default.
+//! ones that storage fills in by configuration, or (for a new row) by a default. A column that legacy does not
+//! have is let pass if storage was lately seen to have it: nobody can have written it through the proxy, and it is
+//! not applied.
 
 use std::sync::Arc;
 
@@ -10,8 +12,9 @@ use serde_json::Value;
 use super::plan::{Before, Part, Plan, Planned};
 use crate::compare::values_equal;
 use crate::contract::{Key, Reply, Row};
+use crate::drift::Found;
 use crate::legacy::Image;
-use crate::schema::{Change, Generated, Step, Table};
+use crate::schema::{Change, Generated, Schema, Step, Table};
 
 /// A reply that is not the row that was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,6 +25,25 @@ pub(in crate::repository) struct EchoMismatch {
     pub(in crate::repository) key: Option<Key>,
     /// Fields that differ; empty when the shape is wrong.
     pub(in crate::repository) fields: Vec<String>,
+    /// All of them are there on one side only: columns may have come or gone on either.
+    pub(in crate::repository) may_be_drift: bool,
+}
+
+/// What is known of both sides' columns.
+pub(super) struct Known<'a> {
+    /// Legacy's tables as they are.
+    pub(super) legacy: &'a Schema,
+    /// Where storage's are others.
+    pub(super) drift: &'a Found,
+}
+
+/// How a field is not what was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    /// It is there on one side only.
+    OneSided,
+    /// Its value is another.
+    Value,
 }
 
 /// The rows that legacy must get, or what is wrong with the reply.
@@ -29,6 +51,7 @@ pub(super) fn images(
     plan: &Plan,
     reply: &Reply,
     before: &Before,
+    known: &Known<'_>,
 ) -> Result<Vec<Image>, EchoMismatch> {
     let replies = split(plan, reply)?;
     let mut images: Vec<Image> = Vec::new();
@@ -50,7 +73,15 @@ pub(super) fn images(
             }
         }
         for row in rows {
-            for image in changed(change, planned, row, before, &images, &plan.deleted_at)? {
+            for image in changed(
+                change,
+                planned,
+                row,
+                before,
+                &images,
+                &plan.deleted_at,
+                known,
+            )? {
                 put(&mut images, image);
             }
         }
@@ -102,6 +133,7 @@ fn shape(table: String) -> EchoMismatch {
         table,
         key: None,
         fields: Vec::new(),
+        may_be_drift: false,
     }
 }
 
@@ -131,8 +163,11 @@ fn changed(
     before: &Before,
     so_far: &[Image],
     deleted_at: &str,
+    known: &Known<'_>,
 ) -> Result<Vec<Image>, EchoMismatch> {
-    let table = change.table();
+    // As it is now: since the write was bound, columns may have come or gone.
+    let table = known.legacy.table(&change.table().name);
+    let table = table.unwrap_or_else(|| change.table());
     let (from, keys) = match planned.keys.split_first() {
         Some((old, new)) if planned.moves => (Some(old), new),
         Some(_) | None => (None, &planned.keys[..]),
@@ -148,12 +183,13 @@ fn changed(
         Change::SoftDelete { .. } => Some(&deleted),
         Change::Delete { .. } => None,
     };
-    let fields = differences(table, &row, sent, old);
-    if !fields.is_empty() {
+    let wrong = differences(table, &row, sent, old, known.drift);
+    if !wrong.is_empty() {
         return Err(EchoMismatch {
             table: table.name.clone(),
             key: Some(key),
-            fields,
+            may_be_drift: wrong.iter().all(|(_, wrong)| *wrong == Wrong::OneSided),
+            fields: wrong.into_iter().map(|(field, _)| field).collect(),
         });
     }
     let image = Image {
@@ -195,31 +231,41 @@ fn find_key(table: &Table, keys: &[Key], row: &Row) -> Option<Key> {
         .cloned()
 }
 
-fn differences(table: &Table, row: &Row, sent: Option<&Row>, old: Option<&Row>) -> Vec<String> {
-    let mut fields: Vec<String> = row
+fn differences(
+    table: &Table,
+    row: &Row,
+    sent: Option<&Row>,
+    old: Option<&Row>,
+    drift: &Found,
+) -> Vec<(String, Wrong)> {
+    let mut fields: Vec<(String, Wrong)> = row
         .keys()
         .filter(|name| table.column(name).is_none())
-        .cloned()
+        .filter(|name| !drift.was_only_in_storage(&table.name, name))
+        .map(|name| (name.clone(), Wrong::OneSided))
         .collect();
     for (index, column) in table.columns.iter().enumerate() {
         let Some(got) = row.get(&column.name) else {
-            fields.push(column.name.clone());
+            fields.push((column.name.clone(), Wrong::OneSided));
             continue;
         };
         let filled = table.policy.filled_by_storage.contains(&index)
             || column.generated == Generated::Expression;
         let believed = match (sent.and_then(|sent| sent.get(&column.name)), old) {
             (Some(sent), _) => values_equal(&column.kind, got, sent),
-            (None, Some(old)) => {
-                filled
-                    || old
-                        .get(&column.name)
-                        .is_some_and(|old| values_equal(&column.kind, got, old))
-            }
+            (None, Some(_)) if filled => true,
+            (None, Some(old)) => match old.get(&column.name) {
+                Some(old) => values_equal(&column.kind, got, old),
+                // Legacy's row was read before the column came.
+                None => {
+                    fields.push((column.name.clone(), Wrong::OneSided));
+                    continue;
+                }
+            },
             (None, None) => filled || column.has_default || got.is_null(),
         };
         if !believed {
-            fields.push(column.name.clone());
+            fields.push((column.name.clone(), Wrong::Value));
         }
     }
     fields
@@ -291,7 +337,11 @@ mod tests {
 
     /// Key and presence of each image, or the fields that are not believed.
     fn judged(plan: &Plan, reply: &Value) -> Result<Vec<(String, bool)>, Vec<String>> {
-        let images = images(plan, &Reply::from_value(reply), &before());
+        let known = Known {
+            legacy: &schema(),
+            drift: &Found::default(),
+        };
+        let images = images(plan, &Reply::from_value(reply), &before(), &known);
         let images = images.map_err(|mismatch| mismatch.fields)?;
         let seen = images.into_iter();
         Ok(seen

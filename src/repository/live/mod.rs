@@ -26,14 +26,23 @@ use crate::contract::{AttemptId, Reply, Token};
 use crate::control::Snapshot;
 use crate::divergence::Finding;
 use crate::journal::{self, Intent, Opened, Operation, OperationState};
+use crate::legacy::Image;
 use crate::schema::write_query;
 use crate::sql::Fault;
 use crate::stage::Backend;
-use crate::storage::{self, Capability, REHEARSED_FIELD, StorageError, UnixMs};
+use crate::storage::{self, Capability, StorageError, UnixMs};
 use crate::telemetry::DivergenceKind;
 
 use finish::{RETRY, StepFive};
 use plan::Plan;
+
+/// Why a reply is not applied.
+enum Unbelieved {
+    /// It is not the row that was written.
+    Lie(echo::EchoMismatch),
+    /// It could not be judged.
+    Unknown,
+}
 
 impl Repository {
     /// One turn of a live write.
@@ -134,24 +143,76 @@ impl Repository {
             Ok(before) => before,
             Err(_) => return Turn::InDoubt,
         };
-        let altered = self.storage.rehearsed_echo(&call, &reply);
-        match echo::images(plan, altered.as_ref().unwrap_or(&reply), &before) {
-            Ok(images) => {
-                let step = StepFive {
-                    order,
-                    intent,
-                    images,
-                    reply: plan.for_caller(reply),
-                    time,
-                };
-                self.finish(snapshot.epoch, step).await
+        let images = match self.believe(snapshot, order, plan, &reply, &before).await {
+            Ok(images) => images,
+            Err(Unbelieved::Lie(mismatch)) => {
+                return self.disbelieve(order, intent, mismatch).await;
             }
-            // Storage told no lie: what is resolved or copied afterwards is as good as ever.
-            Err(mismatch) if altered.is_some() && mismatch.fields == [REHEARSED_FIELD] => {
-                self.report_mismatch(mismatch).await;
-                Turn::InDoubt
+            Err(Unbelieved::Unknown) => return Turn::InDoubt,
+        };
+        // Storage told no lie: what is resolved or copied afterwards is as good as ever.
+        if let Some(altered) = self.storage.rehearsed_echo(&call, &reply)
+            && let Err(mismatch) = self.judge(plan, &altered, &before)
+        {
+            self.report_mismatch(mismatch).await;
+            return Turn::InDoubt;
+        }
+        let step = StepFive {
+            order,
+            intent,
+            images,
+            reply: plan.for_caller(reply),
+            time,
+        };
+        self.finish(snapshot.epoch, step).await
+    }
+
+    fn judge(
+        &self,
+        plan: &Plan,
+        reply: &Reply,
+        before: &plan::Before,
+    ) -> Result<Vec<Image>, echo::EchoMismatch> {
+        let known = echo::Known {
+            legacy: &self.legacy.schema(),
+            drift: &self.drift.found(),
+        };
+        echo::images(plan, reply, before, &known)
+    }
+
+    /// The rows that legacy must get. Where columns may have come or gone on either side, both are looked at
+    /// before the reply is called a lie.
+    async fn believe(
+        &self,
+        snapshot: &Snapshot,
+        order: &Order,
+        plan: &Plan,
+        reply: &Reply,
+        before: &plan::Before,
+    ) -> Result<Vec<Image>, Unbelieved> {
+        let mismatch = match self.judge(plan, reply, before) {
+            Ok(images) => return Ok(images),
+            Err(mismatch) if mismatch.may_be_drift => mismatch,
+            Err(mismatch) => return Err(Unbelieved::Lie(mismatch)),
+        };
+        let schema = self.legacy.schema_now().await.ok_or(Unbelieved::Unknown)?;
+        let table = schema.table(&mismatch.table).ok_or(Unbelieved::Unknown)?;
+        let found = self.drift.look_at(table, snapshot.epoch).await;
+        let found = found.map_err(|_| Unbelieved::Unknown)?;
+        let before = self.rows_before(plan).await;
+        let before = self.known_before(plan, order, before).await;
+        let before = before.map_err(|_| Unbelieved::Unknown)?;
+        match self.judge(plan, reply, &before) {
+            // A column that came to storage while it answered: the row is there, and whole for who reads it.
+            Err(mismatch)
+                if mismatch.may_be_drift
+                    && mismatch.fields.iter().all(|field| {
+                        table.column(field).is_some() && !found.may_lack(&table.name, field)
+                    }) =>
+            {
+                Err(Unbelieved::Unknown)
             }
-            Err(mismatch) => self.disbelieve(order, intent, mismatch).await,
+            judged => judged.map_err(Unbelieved::Lie),
         }
     }
 
@@ -255,6 +316,7 @@ impl Repository {
             Fault::Unavailable(_) | Fault::TimedOut => {
                 Turn::Blocked(errors::unavailable("the legacy database cannot be reached"))
             }
+            Fault::OtherSchema(_) => Turn::OtherSchema,
             other => Turn::Done(
                 Err(errors::from_fault(other, Effect::Write, Some(order.op_id))),
                 Backend::Legacy,

@@ -272,6 +272,32 @@ async fn a_read_survives_a_change_of_the_schema() {
 }
 
 #[tokio::test]
+async fn a_copy_that_would_leave_out_a_new_column_is_refused() {
+    let db = postgres_schema("sql_other").await;
+    db.batch("CREATE TABLE t (id int PRIMARY KEY, v int)")
+        .await
+        .unwrap();
+    let known = table(&db, "t").await;
+    apply(&db, &insert(&known, vec![json!({"id": 1, "v": 2})], false)).await;
+    let key = [Key("[1]".to_owned())];
+    assert_eq!(db.rows_by_keys(&known, &key).await.unwrap().len(), 1);
+    for change in ["ADD w int DEFAULT 5", "DROP v", "RENAME w TO x"] {
+        db.batch(&format!("ALTER TABLE t {change}")).await.unwrap();
+        let read = db.rows_by_keys(&known, &key).await.unwrap_err();
+        assert!(read.is_other_schema(), "{change}: {read}");
+        let mut tx = db.begin().await.unwrap();
+        let row = [json!({"id": 1, "v": 3}).as_object().unwrap().clone()];
+        let put = tx.put_rows(&known, &row).await.unwrap_err();
+        assert!(put.is_other_schema(), "{change}: {put}");
+    }
+    let now = table(&db, "t").await;
+    assert_eq!(
+        db.rows_by_keys(&now, &key).await.unwrap()[0].row,
+        r#"{"id":1,"x":5}"#
+    );
+}
+
+#[tokio::test]
 async fn the_database_is_known_and_notifies() {
     let db = postgres_schema("sql_identity_of").await;
     let identity = identity(&db).await.unwrap();
