@@ -4,6 +4,7 @@
 //! authority's rows, give them to the secondary, settle. Applying is idempotent, so an entry may be paid
 //! twice; it is never forgotten.
 
+mod batch;
 mod cycle;
 mod housekeeping;
 mod payable;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use batch::BatchSize;
 
 use crate::control::{Control, Phase};
 use crate::journal::{ClaimOptions, Direction};
@@ -28,7 +31,7 @@ use crate::storage::Storage;
 /// How the applier works.
 #[derive(Clone, Debug)]
 pub struct ApplierOptions {
-    /// Keys claimed together, and sent in one batch where the service can.
+    /// Keys claimed together at most, and sent in one batch where the service can.
     pub batch_max: usize,
     /// Claims under way at once.
     pub concurrency: usize,
@@ -59,6 +62,7 @@ pub struct Applier {
     observer: Arc<Observer>,
     comparer: Arc<Comparer>,
     options: ApplierOptions,
+    batch: BatchSize,
     owed: Arc<Notify>,
 }
 
@@ -101,6 +105,7 @@ impl Applier {
             observer: parts.observer,
             comparer: parts.comparer,
             owed: parts.owed,
+            batch: BatchSize::new(options.batch_max),
             options,
         })
     }
@@ -177,7 +182,7 @@ impl Applier {
     fn claim_options(&self, direction: Direction) -> ClaimOptions {
         ClaimOptions {
             direction,
-            batch_max: self.options.batch_max,
+            batch_max: self.batch.get(),
             lease: self.lease(),
             clock_skew_max: self.options.clock_skew_max,
             epoch_min: self.control.snapshot().epoch,
