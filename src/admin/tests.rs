@@ -52,12 +52,7 @@ async fn plane(named_tokens: bool) -> Plane {
     db.batch("CREATE TABLE campaigns (id TEXT PRIMARY KEY, name TEXT)")
         .await
         .unwrap();
-    control::install(&db).await.unwrap();
-    journal::install(&db).await.unwrap();
-    divergence::install(&db).await.unwrap();
-    evidence::install(&db).await.unwrap();
-    crate::backfill::install(&db).await.unwrap();
-    crate::drill::install(&db).await.unwrap();
+    install(&db).await;
     let legacy = Arc::new(Legacy::open(db.clone(), vec![spec()]).await.unwrap());
     let control = Control::open(db.clone(), ControlOptions::default())
         .await
@@ -71,7 +66,7 @@ async fn plane(named_tokens: bool) -> Plane {
     let observer = Arc::new(Observer::new(Arc::new(metrics)));
     let jobs = Jobs::new(
         parts(&control, &legacy, &observer),
-        crate::backfill::Throttle::default(),
+        crate::jobs::JobSettings::default(),
     );
     let drills = Drills::new(parts(&control, &legacy, &observer));
     let state = AdminState {
@@ -113,6 +108,16 @@ async fn plane(named_tokens: bool) -> Plane {
         shutdown,
         folder,
     }
+}
+
+async fn install(db: &Db) {
+    control::install(db).await.unwrap();
+    journal::install(db).await.unwrap();
+    divergence::install(db).await.unwrap();
+    evidence::install(db).await.unwrap();
+    crate::backfill::install(db).await.unwrap();
+    crate::verify::install(db).await.unwrap();
+    crate::drill::install(db).await.unwrap();
 }
 
 /// Parts whose storage service is nowhere: no job of these tests calls it.

@@ -15,7 +15,7 @@ use crate::config::{self, Bypass, Config, Hot, TlsFiles, Transport, WithoutLease
 use crate::control::{self, Control, ControlOptions, FlagFile, Judge};
 use crate::drill::Drills;
 use crate::front::Doorway;
-use crate::jobs::Jobs;
+use crate::jobs::{JobSettings, Jobs};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::{Parts, Repository, RepositoryOptions};
@@ -26,6 +26,7 @@ use crate::shadow::{CompareOptions, Comparer};
 use crate::sql::{Db, PoolOptions, TableSpec};
 use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
+use crate::verify::{self, VerifySettings};
 use crate::{divergence, drill, evidence, journal};
 
 /// What no service can make up for.
@@ -124,7 +125,7 @@ impl Engine {
             repository,
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
-            jobs: Jobs::new(parts.clone(), throttle(&config.hot)),
+            jobs: Jobs::new(parts.clone(), job_settings(&config.hot)),
             drills: Drills::new(parts.clone()),
             metrics,
             flag: watch::Sender::new(FlagFile::Absent),
@@ -232,7 +233,7 @@ impl Engine {
             .guard()
             .set_settings(hot.guard.settings());
         self.sentinel.set_options(sentinel_options(config, hot));
-        self.jobs.set_throttle(throttle(hot));
+        self.jobs.set_settings(job_settings(hot));
         self.hot.store(Arc::new(hot.clone()));
     }
 
@@ -260,6 +261,7 @@ pub(super) async fn install(db: &Db) -> Result<(), AppError> {
     divergence::install(db).await?;
     evidence::install(db).await?;
     backfill::install(db).await?;
+    verify::install(db).await?;
     drill::install(db).await?;
     Ok(())
 }
@@ -379,12 +381,18 @@ fn sentinel_options(config: &Config, hot: &Hot) -> SentinelOptions {
     }
 }
 
-fn throttle(hot: &Hot) -> Throttle {
-    Throttle {
-        rate: hot.backfill.rate,
-        window: i64::from(hot.backfill.window),
-        lag_max: hot.backfill.lag_max,
-        ..Throttle::default()
+fn job_settings(hot: &Hot) -> JobSettings {
+    JobSettings {
+        backfill: Throttle {
+            rate: hot.backfill.rate,
+            window: i64::from(hot.backfill.window),
+            lag_max: hot.backfill.lag_max,
+            ..Throttle::default()
+        },
+        verify: VerifySettings {
+            interval: Some(hot.verify.interval).filter(|interval| !interval.is_zero()),
+            rate: hot.verify.rate,
+        },
     }
 }
 

@@ -10,7 +10,7 @@ use crate::control::{Control, ControlOptions, TransitionKind, TransitionRequest}
 use crate::legacy::capture_sql;
 use crate::sql::{Db, Dialect, PoolOptions, introspect};
 use crate::stage::Stage;
-use crate::{backfill, divergence, drill, evidence, journal};
+use crate::{backfill, divergence, drill, evidence, journal, verify};
 
 /// The least that the proxy's own role needs once the objects exist. Writers need nothing: the trigger
 /// functions are `SECURITY DEFINER`.
@@ -89,6 +89,7 @@ pub async fn control_schema(config: &Config) -> Result<String, AppError> {
     sql.push_str(divergence::install_sql(dialect));
     sql.push_str(&evidence::install_sql(dialect));
     sql.push_str(&backfill::install_sql(dialect));
+    sql.push_str(&verify::install_sql(dialect));
     sql.push_str(&drill::install_sql(dialect));
     sql.push_str("\n-- The capture triggers, one set per table.\n");
     for table in schema.tables.values() {

@@ -1,6 +1,11 @@
 //! How two rows of one table differ.
 
-use super::{FieldDiff, FieldKind, values_equal};
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use super::value::order;
+use super::{DifferenceKind, FieldDiff, FieldKind, values_equal};
 use crate::contract::Row;
 use crate::schema::{Kind, Table};
 
@@ -11,6 +16,8 @@ pub struct RowDiff {
     pub fields: Vec<FieldDiff>,
     /// Columns that differ and do not count, by the table's policy.
     pub ignored: Vec<String>,
+    /// The gravest kind among the fields that count; none when none differs.
+    pub kind: Option<DifferenceKind>,
 }
 
 impl RowDiff {
@@ -18,6 +25,29 @@ impl RowDiff {
     #[must_use]
     pub fn is_equal(&self) -> bool {
         self.fields.is_empty()
+    }
+
+    fn add_field(&mut self, table: &Table, index: Option<usize>, name: &str, kind: FieldKind) {
+        self.add(table, index, name, kind, DifferenceKind::Field);
+    }
+
+    fn add(
+        &mut self,
+        table: &Table,
+        index: Option<usize>,
+        name: &str,
+        kind: FieldKind,
+        says: DifferenceKind,
+    ) {
+        if index.is_some_and(|index| table.policy.ignore.contains(&index)) {
+            self.ignored.push(name.to_owned());
+            return;
+        }
+        self.kind = Some(self.kind.map_or(says, |gravest| gravest.min(says)));
+        self.fields.push(FieldDiff {
+            column: name.to_owned(),
+            kind,
+        });
     }
 }
 
@@ -31,26 +61,41 @@ pub fn row_diff(table: &Table, authority: &Row, secondary: &Row) -> RowDiff {
         let kind = index.map_or(&Kind::Json(true), |index| &table.columns[index].kind);
         match secondary.get(name) {
             Some(other) if values_equal(kind, value, other) => {}
-            Some(_) => add(&mut diff, table, index, name, FieldKind::Value),
-            None => add(&mut diff, table, index, name, FieldKind::Missing),
+            Some(other) => {
+                let says = said_by(table, index, value, other);
+                diff.add(table, index, name, FieldKind::Value, says);
+            }
+            None => diff.add_field(table, index, name, FieldKind::Missing),
         }
     }
     for name in secondary.keys() {
         if !authority.contains_key(name) {
-            add(&mut diff, table, table.column(name), name, FieldKind::Extra);
+            diff.add_field(table, table.column(name), name, FieldKind::Extra);
         }
     }
     diff
 }
 
-fn add(diff: &mut RowDiff, table: &Table, index: Option<usize>, name: &str, kind: FieldKind) {
-    if index.is_some_and(|index| table.policy.ignore.contains(&index)) {
-        diff.ignored.push(name.to_owned());
-    } else {
-        diff.fields.push(FieldDiff {
-            column: name.to_owned(),
-            kind,
-        });
+/// What a field that differs says of its row.
+fn said_by(
+    table: &Table,
+    index: Option<usize>,
+    authority: &Value,
+    secondary: &Value,
+) -> DifferenceKind {
+    if index.is_some() && index == table.policy.soft_delete {
+        return match authority.is_null() == secondary.is_null() {
+            true => DifferenceKind::Field,
+            false => DifferenceKind::SoftDelete,
+        };
+    }
+    let Some(version) = index.filter(|_| index == table.policy.version) else {
+        return DifferenceKind::Field;
+    };
+    match order(&table.columns[version].kind, authority, secondary) {
+        Some(Ordering::Greater) => DifferenceKind::Version,
+        Some(Ordering::Less) => DifferenceKind::VersionAhead,
+        Some(Ordering::Equal) | None => DifferenceKind::Field,
     }
 }
 
@@ -118,6 +163,38 @@ mod tests {
             diff(json!({"note": "a"}), json!({"note": "a"}))
                 .ignored
                 .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_row_is_named_by_the_gravest_of_what_its_fields_say() {
+        let mut table = (**schema().table("campaigns").unwrap()).clone();
+        table.policy.version = table.column("budget");
+        let deleted_at = table.policy.soft_delete.unwrap();
+        let deleted_at = table.columns[deleted_at].name.clone();
+        let row = |name: &str, version: i64, deleted: Value| {
+            let row = json!({"name": name, "budget": version, deleted_at.as_str(): deleted});
+            row.as_object().unwrap().clone()
+        };
+        let kind = |a: &Row, b: &Row| row_diff(&table, a, b).kind;
+        let (gone, later) = (
+            json!("2026-01-01T00:00:00.000000Z"),
+            json!("2026-01-02T00:00:00.000000Z"),
+        );
+        let authority = row("a", 2, Value::Null);
+        assert_eq!(kind(&authority, &authority), None);
+        for (secondary, named) in [
+            (row("b", 2, Value::Null), DifferenceKind::Field),
+            (row("b", 1, Value::Null), DifferenceKind::Version),
+            (row("b", 3, Value::Null), DifferenceKind::VersionAhead),
+            (row("b", 1, gone.clone()), DifferenceKind::SoftDelete),
+        ] {
+            assert_eq!(kind(&authority, &secondary), Some(named));
+        }
+        assert_eq!(
+            kind(&row("a", 2, gone), &row("a", 2, later)),
+            Some(DifferenceKind::Field),
+            "both are deleted, at different times"
         );
     }
 }

@@ -30,4 +30,5 @@ mod recoveries;
 mod rollback;
 mod shadow_never_hurts;
 mod stages;
+mod verifying;
 mod walk;

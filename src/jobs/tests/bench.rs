@@ -13,7 +13,7 @@ use crate::applier::{Applier, ApplierOptions};
 use crate::backfill::{self, Asked, Throttle};
 use crate::control::{self, Control, ControlOptions, TransitionKind, TransitionRequest};
 use crate::divergence;
-use crate::jobs::Jobs;
+use crate::jobs::{JobSettings, Jobs};
 use crate::journal;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
@@ -78,10 +78,13 @@ impl Bench {
         tokio::spawn(applier.run(stop.clone()));
         let jobs = Jobs::new(
             parts.clone(),
-            Throttle {
-                window: 600,
-                chunk: 150,
-                ..Throttle::default()
+            JobSettings {
+                backfill: Throttle {
+                    window: 600,
+                    chunk: 150,
+                    ..Throttle::default()
+                },
+                ..JobSettings::default()
             },
         );
         tokio::spawn(Arc::clone(&jobs).keep_filling());
@@ -118,15 +121,34 @@ impl Bench {
     }
 
     pub(super) async fn verify(&self, repair: bool) -> Value {
-        let options = VerifyOptions {
+        let id = self.jobs.start_verify(Self::look(repair)).unwrap();
+        self.ended(id).await["result"].take()
+    }
+
+    /// A look at everything, by ann.
+    pub(super) fn look(repair: bool) -> VerifyOptions {
+        VerifyOptions {
             tables: Vec::new(),
             repair,
             page: 150,
             actor: "ann".to_owned(),
             reason: "look".to_owned(),
+        }
+    }
+
+    /// The job of a verify that began by itself, once there is one.
+    pub(super) async fn verify_by_itself(&self) -> Value {
+        let begun = async {
+            loop {
+                let verify = self.jobs.current().await["verify"].take();
+                if verify["actor"] == "cutover" {
+                    return verify;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         };
-        let id = self.jobs.start_verify(options).unwrap();
-        self.ended(id).await["result"].take()
+        let job = tokio::time::timeout(Duration::from_secs(60), begun).await;
+        job.expect("one begins")
     }
 
     /// The job once it has ended.
@@ -229,6 +251,7 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
     divergence::install(&db).await.unwrap();
     crate::evidence::install(&db).await.unwrap();
     backfill::install(&db).await.unwrap();
+    crate::verify::install(&db).await.unwrap();
     let specs = ["ads", "campaigns"].map(|name| TableSpec {
         name: name.to_owned(),
         ..TableSpec::default()
