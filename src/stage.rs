@@ -42,6 +42,15 @@ impl Backend {
             Self::Storage => "storage",
         }
     }
+
+    /// The one that this one is held against.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Legacy => Self::Storage,
+            Self::Storage => Self::Legacy,
+        }
+    }
 }
 
 impl Stage {

@@ -52,12 +52,7 @@ async fn plane(named_tokens: bool) -> Plane {
     db.batch("CREATE TABLE campaigns (id TEXT PRIMARY KEY, name TEXT)")
         .await
         .unwrap();
-    control::install(&db).await.unwrap();
-    journal::COMPONENT.install(&db).await.unwrap();
-    divergence::COMPONENT.install(&db).await.unwrap();
-    evidence::COMPONENT.install(&db).await.unwrap();
-    crate::backfill::COMPONENT.install(&db).await.unwrap();
-    crate::drill::COMPONENT.install(&db).await.unwrap();
+    install(&db).await;
     let legacy = Arc::new(Legacy::open(db.clone(), vec![spec()]).await.unwrap());
     let control = Control::open(db.clone(), ControlOptions::default())
         .await
@@ -70,7 +65,7 @@ async fn plane(named_tokens: bool) -> Plane {
     let metrics = Metrics::new(["campaigns".to_owned()]).unwrap();
     let observer = Arc::new(Observer::new(Arc::new(metrics)));
     let parts = parts(&control, &legacy, &observer);
-    let jobs = Jobs::new(parts.clone(), crate::backfill::Throttle::default());
+    let jobs = Jobs::new(parts.clone(), crate::jobs::JobSettings::default());
     let drift = parts.drift.clone();
     let drills = Drills::new(parts);
     let state = AdminState {
@@ -113,6 +108,16 @@ async fn plane(named_tokens: bool) -> Plane {
         shutdown,
         folder,
     }
+}
+
+async fn install(db: &Db) {
+    control::install(db).await.unwrap();
+    journal::COMPONENT.install(db).await.unwrap();
+    divergence::COMPONENT.install(db).await.unwrap();
+    evidence::COMPONENT.install(db).await.unwrap();
+    crate::backfill::COMPONENT.install(db).await.unwrap();
+    crate::verify::COMPONENT.install(db).await.unwrap();
+    crate::drill::COMPONENT.install(db).await.unwrap();
 }
 
 /// Parts whose storage service is nowhere: no job of these tests calls it.

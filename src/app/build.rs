@@ -16,7 +16,7 @@ use crate::control::{self, Control, ControlOptions, FlagFile, Judge};
 use crate::drift::Drift;
 use crate::drill::Drills;
 use crate::front::Doorway;
-use crate::jobs::Jobs;
+use crate::jobs::{JobSettings, Jobs};
 use crate::observe::Observer;
 use crate::repository::{self, Parts, Repository, RepositoryOptions};
 use crate::schema::BindLimits;
@@ -27,6 +27,7 @@ use crate::sql::{Component, Db, PoolOptions, TableSpec};
 use crate::storage::{AmqpOptions, HttpOptions, Storage, StorageOptions};
 use crate::telemetry::Metrics;
 use crate::tls::{Trust, TrustFiles};
+use crate::verify::{self, VerifySettings};
 use crate::{divergence, drill, evidence, journal};
 
 /// Connections for heartbeats and transitions: neither may wait for requests, or a lease runs out because the
@@ -124,7 +125,7 @@ impl Engine {
             repository,
             applier: Applier::new(parts.clone(), applier_options(config)),
             hot: Arc::new(ArcSwap::from_pointee(config.hot.clone())),
-            jobs: Jobs::new(parts.clone(), throttle(&config.hot)),
+            jobs: Jobs::new(parts.clone(), job_settings(&config.hot)),
             drills: Drills::new(parts.clone()),
             metrics,
             flag: watch::Sender::new(FlagFile::Absent),
@@ -235,7 +236,7 @@ impl Engine {
             .set_settings(hot.guard.settings());
         self.sentinel
             .set_options(sentinel_options(config, hot, &self.trust));
-        self.jobs.set_throttle(throttle(hot));
+        self.jobs.set_settings(job_settings(hot));
         self.hot.store(Arc::new(hot.clone()));
     }
 
@@ -257,12 +258,13 @@ impl Engine {
 }
 
 /// What the control schema consists of.
-pub(super) const COMPONENTS: [&Component; 6] = [
+pub(super) const COMPONENTS: [&Component; 7] = [
     &control::COMPONENT,
     &journal::COMPONENT,
     &divergence::COMPONENT,
     &evidence::COMPONENT,
     &backfill::COMPONENT,
+    &verify::COMPONENT,
     &drill::COMPONENT,
 ];
 
@@ -406,12 +408,18 @@ fn sentinel_options(config: &Config, hot: &Hot, trust: &Arc<Trust>) -> SentinelO
     }
 }
 
-fn throttle(hot: &Hot) -> Throttle {
-    Throttle {
-        rate: hot.backfill.rate,
-        window: i64::from(hot.backfill.window),
-        lag_max: hot.backfill.lag_max,
-        ..Throttle::default()
+fn job_settings(hot: &Hot) -> JobSettings {
+    JobSettings {
+        backfill: Throttle {
+            rate: hot.backfill.rate,
+            window: i64::from(hot.backfill.window),
+            lag_max: hot.backfill.lag_max,
+            ..Throttle::default()
+        },
+        verify: VerifySettings {
+            interval: Some(hot.verify.interval).filter(|interval| !interval.is_zero()),
+            rate: hot.verify.rate,
+        },
     }
 }
 

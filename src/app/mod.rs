@@ -102,6 +102,7 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     background.spawn(engine.applier.clone().run(backs.clone()));
     background.spawn(Arc::clone(&engine.sentinel).run(backs.clone()));
     background.spawn(Arc::clone(&engine.jobs).keep_filling());
+    background.spawn(Arc::clone(&engine.jobs).keep_verifying());
     background.spawn(Arc::clone(&engine.drills).follow(backs.clone()));
     background.spawn(gauges::feed(engine.watched(), backs.clone()));
     background.spawn(engine.schemas().follow(backs.clone()));

@@ -4,6 +4,7 @@
 //! authority's rows, give them to the secondary, settle. Applying is idempotent, so an entry may be paid
 //! twice; it is never forgotten.
 
+mod batch;
 mod cycle;
 mod housekeeping;
 mod payable;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+use batch::BatchSize;
 
 use crate::control::{Control, Phase};
 use crate::drift::Drift;
@@ -29,7 +32,7 @@ use crate::storage::Storage;
 /// How the applier works.
 #[derive(Clone, Debug)]
 pub struct ApplierOptions {
-    /// Keys claimed together, and sent in one batch where the service can.
+    /// Keys claimed together at most, and sent in one batch where the service can.
     pub batch_max: usize,
     /// Claims under way at once.
     pub concurrency: usize,
@@ -61,6 +64,7 @@ pub struct Applier {
     comparer: Arc<Comparer>,
     drift: Arc<Drift>,
     options: ApplierOptions,
+    batch: BatchSize,
     owed: Arc<Notify>,
 }
 
@@ -104,6 +108,7 @@ impl Applier {
             comparer: parts.comparer,
             drift: parts.drift,
             owed: parts.owed,
+            batch: BatchSize::new(options.batch_max),
             options,
         })
     }
@@ -180,7 +185,7 @@ impl Applier {
     fn claim_options(&self, direction: Direction) -> ClaimOptions {
         ClaimOptions {
             direction,
-            batch_max: self.options.batch_max,
+            batch_max: self.batch.get(),
             lease: self.lease(),
             clock_skew_max: self.options.clock_skew_max,
             epoch_min: self.control.snapshot().epoch,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use super::batch::Batch;
 use super::{Applier, Round};
 use crate::compare::row_diff;
 use crate::contract::{Code, Row};
@@ -46,6 +47,21 @@ pub(super) fn react(outcome: Result<(), &StorageError>) -> Reaction {
             _ => Reaction::Quarantine,
         },
     }
+}
+
+/// Whether a batch was answered in time; none when it was not sent, which says nothing of its size.
+fn batch(results: &[Result<Paid, StorageError>]) -> Option<Batch> {
+    let keys = results.len();
+    let said = results.iter().filter_map(|result| match result {
+        Ok(_) => Some(Batch::Answered { keys }),
+        Err(StorageError::Unavailable(_)) => None,
+        Err(StorageError::InDoubt(_)) => Some(Batch::Late { keys }),
+        Err(StorageError::Rejected(error)) if error.code == Code::DeadlineExceeded => {
+            Some(Batch::Late { keys })
+        }
+        Err(StorageError::Rejected(_)) => Some(Batch::Answered { keys }),
+    });
+    said.max()
 }
 
 /// How long a parked entry rests before it is tried again.
@@ -121,6 +137,9 @@ impl Applier {
             .find(|error| !matches!(error, StorageError::Rejected(_)));
         self.observer
             .storage(telemetry::Op::Batch, started.elapsed(), failed);
+        if let Some(batch) = batch(&results) {
+            self.batch.learn(batch);
+        }
         let mut by_reaction: HashMap<Reaction, Vec<i64>> = HashMap::new();
         let mut unavailable = false;
         for ((entry, row), result) in claim.entries.iter().zip(&rows).zip(&results) {
@@ -271,6 +290,16 @@ mod tests {
             let error = StorageError::Rejected(Error::new(code, ""));
             assert_eq!(react(Err(&error)), Reaction::AwaitSchema);
         }
+    }
+
+    #[test]
+    fn one_late_entry_makes_a_batch_late_and_one_that_was_never_sent_says_nothing() {
+        let paid = || Ok(Paid { stored: None });
+        let away = || Err(StorageError::Unavailable(String::new()));
+        let doubt = || Err(StorageError::InDoubt(String::new()));
+        assert_eq!(batch(&[away(), away()]), None);
+        assert_eq!(batch(&[paid(), away()]), Some(Batch::Answered { keys: 2 }));
+        assert_eq!(batch(&[doubt(), paid()]), Some(Batch::Late { keys: 2 }));
     }
 
     #[test]

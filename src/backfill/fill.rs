@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::checkpoint::{Checkpoint, Hold, TableState};
 use super::run::{self, LEASE, Run, RunState};
+use crate::contract::Key;
 use crate::repository::Parts;
 use crate::schema::Table;
 use crate::sql::Db;
 use crate::stage::Backend;
+use crate::telemetry::{Backfilled, Metrics};
 use crate::walk::{Pace, Walk, WalkError};
 
 /// How fast a backfill may go; read anew for every chunk.
@@ -34,6 +36,7 @@ type RunRate = Arc<AtomicI64>;
 /// A run that this replica works on.
 struct Fill<'a> {
     walk: Walk,
+    metrics: &'a Metrics,
     hold: Hold,
     pace: Pace,
     rate: RunRate,
@@ -74,6 +77,9 @@ pub async fn work(
         filled = fill(parts, run, &hold, &rate, throttle, ours.clone()) => filled,
         () = keep(db, &hold, &rate) => Err(WalkError::Cancelled),
     };
+    if filled.is_err() {
+        parts.observer.metrics().backfill_left();
+    }
     let ended = match filled {
         Ok(report) => run::end(db, &hold, RunState::Done, report, None).await,
         Err(WalkError::Cancelled) => run::let_go(db, &hold).await,
@@ -119,33 +125,63 @@ async fn fill(
     walk.outlive_deadlines().await?;
     let mut fill = Fill {
         walk,
+        metrics: parts.observer.metrics(),
         hold: hold.clone(),
         pace: Pace::new(None, Instant::now()),
         rate: Arc::clone(rate),
         throttle,
     };
-    for checkpoint in &run.checkpoints {
-        // A table that is not configured any more is not filled any more.
-        if let Some(table) = parts.legacy.schema().table(&checkpoint.table) {
-            fill.table(&Arc::clone(table), checkpoint.clone()).await?;
-        }
+    let schema = parts.legacy.schema();
+    // A table that is not configured any more is not filled any more.
+    let mut tables: Vec<_> = run
+        .checkpoints
+        .iter()
+        .filter_map(|at| Some((Arc::clone(schema.table(&at.table)?), at.clone())))
+        .collect();
+    for (table, at) in &mut tables {
+        fill.expect(table, at).await?;
+    }
+    for (table, at) in tables {
+        fill.table(&table, at).await?;
     }
     let quarantined = fill.walk.wait_until_paid().await?;
     Ok((quarantined, fill.walk.walks_storage()))
 }
 
 impl Fill<'_> {
+    /// How many rows a table has, before the first one's turn: whoever watches sees how far it is with all.
+    async fn expect(&self, table: &Arc<Table>, at: &mut Checkpoint) -> Result<(), WalkError> {
+        if at.state == TableState::Waiting && at.total.is_none() {
+            let estimate = self.walk.estimate(table).await;
+            at.total = estimate.and_then(|rows| i64::try_from(rows).ok());
+        }
+        self.owe(table, &[], at).await
+    }
+
+    /// Owes keys, with the line as it is then.
+    async fn owe(&self, table: &Table, keys: &[Key], at: &Checkpoint) -> Result<(), WalkError> {
+        let note = at.note(&self.hold);
+        self.walk.owe_noted(table, keys, &note).await?;
+        let rows = |rows: i64| u64::try_from(rows).unwrap_or(0);
+        let left = at.total.map_or(0, |total| rows(total - at.rows));
+        for (state, rows) in [
+            (Backfilled::Done, rows(at.rows)),
+            (Backfilled::Left, left),
+            (Backfilled::Extra, rows(at.extra)),
+        ] {
+            self.metrics.backfilled(&table.name, state, rows);
+        }
+        Ok(())
+    }
+
     /// Goes on with one table from where it stands.
     async fn table(&mut self, table: &Arc<Table>, mut at: Checkpoint) -> Result<(), WalkError> {
         loop {
             match at.state {
                 TableState::Waiting => {
-                    let estimate = self.walk.estimate(table).await;
-                    at.total = estimate.and_then(|rows| i64::try_from(rows).ok());
                     at.upper = self.walk.legacy_last_key(table).await?;
                     at.state = TableState::Legacy;
-                    let note = at.note(&self.hold);
-                    self.walk.owe_noted(table, &[], &note).await?;
+                    self.owe(table, &[], &at).await?;
                 }
                 TableState::Legacy => self.chunk_of_legacy(table, &mut at).await?,
                 TableState::Storage => self.chunk_of_storage(table, &mut at).await?,
@@ -179,8 +215,7 @@ impl Fill<'_> {
         } else {
             at.last = keys.last().cloned();
         }
-        let note = at.note(&self.hold);
-        self.walk.owe_noted(table, &keys, &note).await?;
+        self.owe(table, &keys, at).await?;
         self.rest_after(keys.len()).await
     }
 
@@ -191,19 +226,17 @@ impl Fill<'_> {
         at: &mut Checkpoint,
     ) -> Result<(), WalkError> {
         let chunk = self.room().await?;
-        let page = self
+        let (keys, next) = self
             .walk
-            .storage_page(table, at.last.as_ref(), chunk)
+            .storage_keys(table, at.last.as_ref(), chunk)
             .await?;
-        let keys = page.rows.into_iter().map(|(key, _)| key).collect();
         let keys = self.walk.not_in_legacy(table, keys).await?;
         at.extra += keys.len() as i64;
-        at.last = page.next;
+        at.last = next;
         if at.last.is_none() {
             at.state = TableState::Done;
         }
-        let note = at.note(&self.hold);
-        self.walk.owe_noted(table, &keys, &note).await?;
+        self.owe(table, &keys, at).await?;
         self.rest_after(keys.len()).await
     }
 

@@ -1,14 +1,18 @@
 //! Following a job of the proxy to its end: a progress line on a terminal; Ctrl-C pauses or cancels the job.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::print::shown;
 use super::{AdminClient, ClientError, Failure};
 
 /// How often the job is looked at.
 const POLL: Duration = Duration::from_millis(300);
+
+/// Cells of the bar.
+const BAR_CELLS: usize = 20;
 
 /// What Ctrl-C does to the job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,20 +86,18 @@ fn still_ending(id: &str) -> Failure {
 
 /// One line on standard error that is written over and over; nothing where that is no terminal.
 pub(super) struct Bar {
-    begun: Instant,
     shown: bool,
 }
 
 impl Bar {
     pub(super) fn new() -> Self {
         Self {
-            begun: Instant::now(),
             shown: io::stderr().is_terminal(),
         }
     }
 
     fn show(&mut self, job: &Value) {
-        self.write(&line(job, self.begun.elapsed()));
+        self.write(&line(job));
     }
 
     pub(super) fn clear(&mut self) {
@@ -103,33 +105,72 @@ impl Bar {
     }
 
     pub(super) fn write(&mut self, text: &str) {
+        // Wrapping is off meanwhile: a line that is too long for the terminal would not be written over.
+        let drawing = format!("\r\u{1b}[K\u{1b}[?7l{text}\u{1b}[?7h");
         // A terminal that went away ends the drawing, not the job.
-        self.shown = self.shown && write!(io::stderr(), "\r\u{1b}[K{text}").is_ok();
+        self.shown = self.shown && io::stderr().write_all(drawing.as_bytes()).is_ok();
     }
 }
 
-/// `ads 1200 of 5000 rows, 24 %, 300 rows/s, ETA 13s`.
-fn line(job: &Value, elapsed: Duration) -> String {
-    let tables = job.get("progress").and_then(Value::as_array);
-    let tables = tables.map_or(&[][..], Vec::as_slice);
-    let number = |table: &Value, name: &str| table.get(name).and_then(Value::as_u64);
-    let rows: u64 = tables.iter().filter_map(|one| number(one, "rows")).sum();
-    let running = tables
-        .iter()
-        .find(|one| one.get("state").and_then(Value::as_str) == Some("running"));
-    let name = running.map_or_else(
-        || "…".to_owned(),
-        |one| super::print::shown(one.get("table")),
-    );
-    let rate = rows as f64 / elapsed.as_secs_f64().max(0.001);
-    let total = running.and_then(|one| Some((number(one, "rows")?, number(one, "total")?)));
-    match total {
-        Some((done, total)) if total > 0 && done <= total => {
-            let percent = done * 100 / total;
-            let left = ((total - done) as f64 / rate.max(0.001)).round();
-            format!("{name} {done} of {total} rows, {percent} %, {rate:.0} rows/s, ETA {left:.0}s")
+/// `[=====>              ] 24 %  ads  1200 of 5000 rows  200 rows/s  ETA 19s`.
+fn line(job: &Value) -> String {
+    let number = |name: &str| job.get(name).and_then(Value::as_u64);
+    let rows = number("rows").unwrap_or(0);
+    let total = number("total").filter(|total| *total >= rows);
+    let tables = super::print::items(job, "progress");
+    let is = |table: &Value, state: &str| table.get("state").is_some_and(|one| one == state);
+    if !tables.is_empty() && tables.iter().all(|table| is(table, "done")) {
+        return format!(
+            "{} 100 %  {rows} rows  waiting until the last are paid",
+            drawn(1.0)
+        );
+    }
+    let running = tables.iter().find(|table| is(table, "running"));
+    let at = running.map_or("starting".to_owned(), |table| shown(table.get("table")));
+    let mut parts = match total {
+        Some(total) if total > 0 => {
+            let share = rows as f64 / total as f64;
+            let percent = rows * 100 / total;
+            vec![
+                format!("{} {percent} %", drawn(share)),
+                at,
+                format!("{rows} of {total} rows"),
+            ]
         }
-        _ => format!("{name} {rows} rows in all, {rate:.0} rows/s"),
+        Some(_) | None => vec![at, format!("{rows} rows")],
+    };
+    if let Some(rate) = job.get("rows_per_second").and_then(Value::as_f64) {
+        parts.push(format!("{rate:.0} rows/s"));
+    }
+    if let Some(left) = job.get("eta_seconds").and_then(Value::as_f64) {
+        parts.push(format!(
+            "ETA {}",
+            time(Duration::from_secs_f64(left.clamp(0.0, 1e9)))
+        ));
+    }
+    parts.join("  ")
+}
+
+/// A bar of which a share is full.
+fn drawn(share: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of a few cells"
+    )]
+    let full = (share.clamp(0.0, 1.0) * BAR_CELLS as f64) as usize;
+    let tip = if full < BAR_CELLS { ">" } else { "" };
+    let cells = format!("{}{tip}", "=".repeat(full));
+    format!("[{cells:BAR_CELLS$}]")
+}
+
+/// `19s`, `2m 5s`, `3h 12m`.
+fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m {seconds}s"),
+        (hours, minutes, _) => format!("{hours}h {minutes}m"),
     }
 }
 
@@ -140,24 +181,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_tells_rows_rate_and_what_is_left_of_the_table_under_way() {
-        let job = json!({"progress": [
-            {"table": "campaigns", "state": "done", "rows": 800, "total": 800},
-            {"table": "ads", "state": "running", "rows": 1200, "total": 5000},
-        ]});
+    fn the_line_tells_how_far_all_is_where_it_is_how_fast_and_how_long_it_takes() {
+        let job = json!({
+            "rows": 2000, "total": 5800, "rows_per_second": 200.0, "eta_seconds": 3725.0,
+            "progress": [
+                {"table": "campaigns", "state": "done", "rows": 800, "total": 800},
+                {"table": "ads", "state": "running", "rows": 1200, "total": 5000},
+            ],
+        });
         assert_eq!(
-            line(&job, Duration::from_secs(10)),
-            "ads 1200 of 5000 rows, 24 %, 200 rows/s, ETA 19s"
+            line(&job),
+            "[======>             ] 34 %  ads  2000 of 5800 rows  200 rows/s  ETA 1h 2m"
         );
-        let unknown =
-            json!({"progress": [{"table": "ads", "state": "running", "rows": 5, "total": null}]});
+    }
+
+    #[test]
+    fn what_nobody_knows_is_left_out() {
+        let unknown = json!({"rows": 5, "total": null, "rows_per_second": 5.0,
+            "progress": [{"table": "ads", "state": "running"}, {"table": "more", "state": "waiting"}]});
+        assert_eq!(line(&unknown), "ads  5 rows  5 rows/s");
+        assert_eq!(line(&json!({})), "starting  0 rows");
+    }
+
+    #[test]
+    fn a_backfill_whose_rows_are_all_owed_waits_until_they_are_paid() {
+        let owed =
+            json!({"rows": 10, "total": 10, "progress": [{"table": "ads", "state": "done"}]});
         assert_eq!(
-            line(&unknown, Duration::from_secs(1)),
-            "ads 5 rows in all, 5 rows/s"
+            line(&owed),
+            "[====================] 100 %  10 rows  waiting until the last are paid"
         );
+    }
+
+    #[test]
+    fn times_are_short() {
+        let shown = |seconds| time(Duration::from_secs(seconds));
         assert_eq!(
-            line(&json!({}), Duration::ZERO),
-            "… 0 rows in all, 0 rows/s"
+            [shown(19), shown(125), shown(11_520)],
+            ["19s", "2m 5s", "3h 12m"]
         );
     }
 }

@@ -25,7 +25,10 @@ pub struct Sample {
     pub fields: Vec<FieldDiff>,
 }
 
-/// The kinds of difference, gravest first.
+/// The kinds of difference, gravest first. A row gets one: the first of these that holds of it.
+///
+/// A row that one side lacks says more than any of its values; a reference to nothing more than the value that
+/// it is; and a deletion or a version that was missed tell why the other fields differ as well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum DifferenceKind {
     /// The secondary's reply is not of the contract's shape.
@@ -34,6 +37,14 @@ pub enum DifferenceKind {
     Missing,
     /// The secondary has a row too many.
     Extra,
+    /// Both have the row, and on one side only it refers to a row that is not there.
+    Orphan,
+    /// The soft-delete column is set on one side only.
+    SoftDelete,
+    /// The secondary's version of the row is older.
+    Version,
+    /// The secondary's version of the row is newer.
+    VersionAhead,
     /// A row's fields differ.
     Field,
     /// The same rows in another order.
@@ -64,10 +75,14 @@ pub enum FieldKind {
 
 impl DifferenceKind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Shape,
         Self::Missing,
         Self::Extra,
+        Self::Orphan,
+        Self::SoftDelete,
+        Self::Version,
+        Self::VersionAhead,
         Self::Field,
         Self::Order,
         Self::Count,
@@ -80,6 +95,10 @@ impl DifferenceKind {
             Self::Shape => "shape",
             Self::Missing => "missing",
             Self::Extra => "extra",
+            Self::Orphan => "orphan",
+            Self::SoftDelete => "soft_delete",
+            Self::Version => "version",
+            Self::VersionAhead => "version_ahead",
             Self::Field => "field",
             Self::Order => "order",
             Self::Count => "count",

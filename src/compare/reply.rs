@@ -110,9 +110,9 @@ impl Found {
                 self.ignored.push(column);
             }
         }
-        if !diff.fields.is_empty() {
+        if let Some(kind) = diff.kind {
             let key = has_key.then(|| table.key_of(authority)).flatten();
-            self.add(DifferenceKind::Field, key, diff.fields);
+            self.add(kind, key, diff.fields);
         }
     }
 }

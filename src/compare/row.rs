@@ -1,6 +1,11 @@
 //! How two rows of one table differ.
 
-use super::{FieldDiff, FieldKind, values_equal};
+use std::cmp::Ordering;
+
+use serde_json::Value;
+
+use super::value::order;
+use super::{DifferenceKind, FieldDiff, FieldKind, values_equal};
 use crate::contract::Row;
 use crate::schema::Table;
 
@@ -11,6 +16,8 @@ pub struct RowDiff {
     pub fields: Vec<FieldDiff>,
     /// Columns that differ and do not count, by the table's policy.
     pub ignored: Vec<String>,
+    /// The gravest kind among the fields that count; none when none differs.
+    pub kind: Option<DifferenceKind>,
 }
 
 impl RowDiff {
@@ -18,6 +25,29 @@ impl RowDiff {
     #[must_use]
     pub fn is_equal(&self) -> bool {
         self.fields.is_empty()
+    }
+
+    fn add_field(&mut self, table: &Table, index: Option<usize>, name: &str, kind: FieldKind) {
+        self.add(table, index, name, kind, DifferenceKind::Field);
+    }
+
+    fn add(
+        &mut self,
+        table: &Table,
+        index: Option<usize>,
+        name: &str,
+        kind: FieldKind,
+        says: DifferenceKind,
+    ) {
+        if index.is_some_and(|index| table.policy.ignore.contains(&index)) {
+            self.ignored.push(name.to_owned());
+            return;
+        }
+        self.kind = Some(self.kind.map_or(says, |gravest| gravest.min(says)));
+        self.fields.push(FieldDiff {
+            column: name.to_owned(),
+            kind,
+        });
     }
 }
 
@@ -28,22 +58,42 @@ impl RowDiff {
 pub fn row_diff(table: &Table, authority: &Row, secondary: &Row) -> RowDiff {
     let mut diff = RowDiff::default();
     for (index, column) in table.columns.iter().enumerate() {
-        let values = (authority.get(&column.name), secondary.get(&column.name));
-        let kind = match values {
-            (None, None) => continue,
-            (Some(mine), Some(other)) if values_equal(&column.kind, mine, other) => continue,
-            (Some(_), Some(_)) => FieldKind::Value,
-            (Some(_), None) => FieldKind::Missing,
-            (None, Some(_)) => FieldKind::Extra,
-        };
-        let column = column.name.clone();
-        if table.policy.ignore.contains(&index) {
-            diff.ignored.push(column);
-        } else {
-            diff.fields.push(FieldDiff { column, kind });
+        let (name, index) = (&column.name, Some(index));
+        match (authority.get(name), secondary.get(name)) {
+            (None, None) => {}
+            (Some(mine), Some(other)) if values_equal(&column.kind, mine, other) => {}
+            (Some(mine), Some(other)) => {
+                let says = said_by(table, index, mine, other);
+                diff.add(table, index, name, FieldKind::Value, says);
+            }
+            (Some(_), None) => diff.add_field(table, index, name, FieldKind::Missing),
+            (None, Some(_)) => diff.add_field(table, index, name, FieldKind::Extra),
         }
     }
     diff
+}
+
+/// What a field that differs says of its row.
+fn said_by(
+    table: &Table,
+    index: Option<usize>,
+    authority: &Value,
+    secondary: &Value,
+) -> DifferenceKind {
+    if index.is_some() && index == table.policy.soft_delete {
+        return match authority.is_null() == secondary.is_null() {
+            true => DifferenceKind::Field,
+            false => DifferenceKind::SoftDelete,
+        };
+    }
+    let Some(version) = index.filter(|_| index == table.policy.version) else {
+        return DifferenceKind::Field;
+    };
+    match order(&table.columns[version].kind, authority, secondary) {
+        Some(Ordering::Greater) => DifferenceKind::Version,
+        Some(Ordering::Less) => DifferenceKind::VersionAhead,
+        Some(Ordering::Equal) | None => DifferenceKind::Field,
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +162,38 @@ mod tests {
             diff(json!({"note": "a"}), json!({"note": "a"}))
                 .ignored
                 .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_row_is_named_by_the_gravest_of_what_its_fields_say() {
+        let mut table = (**schema().table("campaigns").unwrap()).clone();
+        table.policy.version = table.column("budget");
+        let deleted_at = table.policy.soft_delete.unwrap();
+        let deleted_at = table.columns[deleted_at].name.clone();
+        let row = |name: &str, version: i64, deleted: Value| {
+            let row = json!({"name": name, "budget": version, deleted_at.as_str(): deleted});
+            row.as_object().unwrap().clone()
+        };
+        let kind = |a: &Row, b: &Row| row_diff(&table, a, b).kind;
+        let (gone, later) = (
+            json!("2026-01-01T00:00:00.000000Z"),
+            json!("2026-01-02T00:00:00.000000Z"),
+        );
+        let authority = row("a", 2, Value::Null);
+        assert_eq!(kind(&authority, &authority), None);
+        for (secondary, named) in [
+            (row("b", 2, Value::Null), DifferenceKind::Field),
+            (row("b", 1, Value::Null), DifferenceKind::Version),
+            (row("b", 3, Value::Null), DifferenceKind::VersionAhead),
+            (row("b", 1, gone.clone()), DifferenceKind::SoftDelete),
+        ] {
+            assert_eq!(kind(&authority, &secondary), Some(named));
+        }
+        assert_eq!(
+            kind(&row("a", 2, gone), &row("a", 2, later)),
+            Some(DifferenceKind::Field),
+            "both are deleted, at different times"
         );
     }
 }

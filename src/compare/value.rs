@@ -1,5 +1,7 @@
 //! Whether two values of one column are the same value.
 
+use std::cmp::Ordering;
+
 use serde_json::{Number, Value};
 
 use crate::schema::{Kind, decimal};
@@ -34,6 +36,34 @@ pub fn values_equal(kind: &Kind, a: &Value, b: &Value) -> bool {
         },
         Kind::Json(_) => json_equal(a, b),
         Kind::Array(element) => arrays_equal(element, a, b),
+    }
+}
+
+/// Which of two versions is the later one: whole numbers by value, instants by time. None where that cannot be
+/// said.
+pub(super) fn order(kind: &Kind, a: &Value, b: &Value) -> Option<Ordering> {
+    match kind {
+        Kind::Int(_) | Kind::Numeric => {
+            let whole = |value: &Value| value.as_number()?.as_str().parse::<i128>().ok();
+            Some(whole(a)?.cmp(&whole(b)?))
+        }
+        // Canonical instants are in UTC, and of one length for thousands of years.
+        Kind::Timestamptz | Kind::Timestamp | Kind::Date => {
+            let canonical = |value: &Value| Some(kind.canonical(value)?.as_str()?.to_owned());
+            let (a, b) = (canonical(a)?, canonical(b)?);
+            (a.len() == b.len()).then(|| a.cmp(&b))
+        }
+        Kind::Bool
+        | Kind::Float(_)
+        | Kind::Text
+        | Kind::Uuid
+        | Kind::Time
+        | Kind::Interval
+        | Kind::Bytes
+        | Kind::Json(_)
+        | Kind::Enum(_)
+        | Kind::Array(_)
+        | Kind::Other => None,
     }
 }
 
@@ -108,6 +138,24 @@ mod tests {
         for (a, b) in different {
             assert!(!equal(kind, a, b), "{kind:?}: {a} is not {b}");
         }
+    }
+
+    #[test]
+    fn the_later_of_two_versions_is_told_only_where_versions_have_an_order() {
+        let later = |kind: Kind, a: &str, b: &str| {
+            let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            order(&kind, &read(a), &read(b))
+        };
+        assert_eq!(later(Kind::Int(64), "10", "9"), Some(Ordering::Greater));
+        assert_eq!(later(Kind::Numeric, "9", "10"), Some(Ordering::Less));
+        let (noon, later_on) = (
+            "\"2026-01-01T12:00:00Z\"",
+            "\"2026-01-01T14:00:00.5+01:00\"",
+        );
+        let told = later(Kind::Timestamptz, noon, later_on);
+        assert_eq!(told, Some(Ordering::Less));
+        assert_eq!(later(Kind::Int(64), "1", "null"), None);
+        assert_eq!(later(Kind::Text, "\"a\"", "\"b\""), None);
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Checker<'_> {
                 readiness: raw.readiness,
                 guard,
                 backfill: raw.backfill,
+                verify: raw.verify,
                 limits: raw.limits,
                 log: raw.log,
                 pin: raw.flag.pin,

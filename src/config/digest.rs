@@ -39,11 +39,12 @@ const READ_AT_START: [&str; 5] = [
 ];
 
 /// Keys, or sections, that are read anew for every use.
-const HOT: [&str; 9] = [
+const HOT: [&str; 10] = [
     "compare",
     "guard",
     "readiness",
     "backfill",
+    "verify",
     "limits",
     "log",
     "flag.pin",

@@ -33,7 +33,8 @@ pub use problem::{ConfigError, Problem};
 pub use readiness::Readiness;
 pub use sections::{
     Admin, AmqpDoor, Applier, Backfill, Bypass, Compare, Control, Flag, Flip, Http, Journal,
-    Legacy, Limits, Log, Operations, Storage, TablePolicy, TlsFiles, Transport, WithoutLease,
+    Legacy, Limits, Log, Operations, Storage, TablePolicy, TlsFiles, Transport, Verify,
+    WithoutLease,
 };
 pub use token::{Access, AdminToken, DoorToken, Role, TokenHash};
 
@@ -87,6 +88,8 @@ pub struct Hot {
     pub guard: Guard,
     /// Filling storage.
     pub backfill: Backfill,
+    /// Comparing all rows.
+    pub verify: Verify,
     /// Limits.
     pub limits: Limits,
     /// Logging.

@@ -14,7 +14,7 @@ use super::guard::RawGuard;
 use super::readiness::Readiness;
 use super::sections::{
     Applier, Backfill, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations,
-    TablePolicy, TlsFiles,
+    TablePolicy, TlsFiles, Verify,
 };
 use super::token::{Access, Role};
 use crate::stage::Stage;
@@ -53,6 +53,8 @@ pub(super) struct Raw {
     pub(super) guard: RawGuard,
     #[serde(default)]
     pub(super) backfill: Backfill,
+    #[serde(default)]
+    pub(super) verify: Verify,
     #[serde(default)]
     pub(super) applier: Applier,
     #[serde(default)]

@@ -212,6 +212,17 @@ pub struct Backfill {
     pub lag_max: Duration,
 }
 
+/// `[verify]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Verify {
+    /// A verify begins by itself when the last full one is older than this; 0 is never.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// Rows a second at most; 0 is no limit.
+    pub rate: u32,
+}
+
 /// `[applier]`.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -65,6 +65,15 @@ impl Snapshot {
         }
     }
 
+    /// Whether that side lacks acknowledged writes.
+    #[must_use]
+    pub fn is_stale(&self, side: Backend) -> bool {
+        match side {
+            Backend::Legacy => self.legacy_stale,
+            Backend::Storage => self.storage_stale,
+        }
+    }
+
     /// The picture of a pinned replica that has never reached the database.
     pub(super) fn pinned_blind(pin: Stage) -> Self {
         let state = State {

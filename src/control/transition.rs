@@ -18,7 +18,7 @@ use super::plan::{Refused, TransitionRequest};
 use super::recovery::{RecoverWish, Recovered};
 use super::state::{Phase, State};
 use super::task;
-use crate::stage::{Backend, Stage};
+use crate::stage::Stage;
 
 /// How often a drain looks whether anything is still owed.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -104,10 +104,7 @@ impl Control {
     pub async fn recover(&self, wish: RecoverWish) -> Result<Recovered, TransitionError> {
         let seen = self.inner.pulse.lock().await.seen;
         let dry_run = wish.dry_run;
-        let stale = match wish.authority {
-            Backend::Legacy => Backend::Storage,
-            Backend::Storage => Backend::Legacy,
-        };
+        let stale = wish.authority.other();
         let ask = Ask::Recover { wish, seen };
         let inner = &self.inner;
         let (current, change) = gate::rehearse(&inner.db, &ask, &inner.options).await?;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::speed::Speed;
 use super::{JobError, JobKind, Jobs, Steer};
 use crate::backfill::{self, Asked, Begun, Run, RunState, TableState};
 use crate::clock::{rfc3339, unix_us};
@@ -43,7 +44,7 @@ impl Jobs {
     async fn work(self: &Arc<Self>, run: Run, owner: &str) {
         let (jobs, owner) = (Arc::clone(self), owner.to_owned());
         let work = async move {
-            let throttle = || **jobs.throttle.load();
+            let throttle = || jobs.settings.load().backfill;
             let stop = jobs.stop.clone();
             backfill::work(&jobs.parts, &run, &owner, &throttle, stop).await;
         };
@@ -107,7 +108,7 @@ impl Jobs {
         }
         let rate = asked
             .rate
-            .map_or(i64::from(self.throttle.load().rate), |rate| rate);
+            .map_or(i64::from(self.settings.load().backfill.rate), |rate| rate);
         let seconds = u64::try_from(rate).ok().filter(|rate| *rate > 0);
         let seconds = seconds.map(|rate| rows_in_all.div_ceil(rate));
         Ok(json!({
@@ -172,16 +173,16 @@ fn uuid_of(id: &str) -> Uuid {
 }
 
 fn view(run: &Run, now_us: i64) -> Value {
+    let whole = |rows: i64| u64::try_from(rows).unwrap_or(0);
     let rows: i64 = run.checkpoints.iter().map(|line| line.rows).sum();
-    let totals = run.checkpoints.iter().map(|line| line.total);
-    // A table whose turn has not come is not estimated yet: then nobody knows the whole.
-    let total: Option<i64> = totals.sum();
-    let seconds = (now_us - run.resumed_us) as f64 / 1e6;
-    let rate = (rows - run.resumed_rows) as f64 / seconds.max(0.001);
+    let totals = run.checkpoints.iter().map(|line| line.total.map(whole));
     let running = run.state == RunState::Running && run.owner.is_some();
-    let eta = total
-        .filter(|_| running && rate > 0.0)
-        .map(|total| ((total - rows).max(0) as f64 / rate).round());
+    let speed = Speed {
+        rows: whole(rows),
+        total: totals.sum(),
+        recent: whole(rows - run.resumed_rows),
+        seconds: (now_us - run.resumed_us) as f64 / 1e6,
+    };
     let result = (run.state == RunState::Done).then(|| {
         let lines = run.checkpoints.iter();
         let tables: Vec<Value> = lines
@@ -199,9 +200,10 @@ fn view(run: &Run, now_us: i64) -> Value {
         "ended_at": run.ended_us.map(rfc3339),
         "replica": run.owner,
         "rate": run.rate,
-        "rows": rows,
-        "rows_per_second": running.then(|| rate.round()),
-        "eta_seconds": eta,
+        "rows": speed.rows,
+        "total": speed.total,
+        "rows_per_second": running.then(|| speed.per_second()),
+        "eta_seconds": speed.eta_seconds().filter(|_| running),
         "progress": run.checkpoints.iter().map(|line| json!({
             "table": line.table,
             "state": shown(line.state, run.state),

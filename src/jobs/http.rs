@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::verifying::PAGE;
 use super::{Jobs, Steer};
 use crate::backfill::{Asked, RunState};
 use crate::contract::{Code, Error, JsonLimits, parse_json};
@@ -23,8 +24,6 @@ use crate::verify::VerifyOptions;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Rows a verify holds in memory at a time.
-const VERIFY_PAGE: u64 = 500;
 
 /// Tells who asks from what the layers left on the request.
 pub type ActorOf = fn(&Extensions) -> String;
@@ -117,7 +116,7 @@ async fn verify(State(door): State<Door>, request: Request) -> Response {
         let options = VerifyOptions {
             tables: body.tables,
             repair: body.repair,
-            page: VERIFY_PAGE,
+            page: PAGE,
             actor,
             reason: body.reason,
         };

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::speed::Speed;
 use crate::clock::{rfc3339, unix_us};
 use crate::repository::Parts;
 use crate::walk::{Progress, WalkError};
@@ -84,19 +85,19 @@ impl Job {
 
     /// Puts the start on record, does the work and keeps what came of it. What cannot be recorded does not run.
     pub(super) async fn run<T: Serialize>(
-        self,
+        &self,
         asked: Value,
-        parts: Parts,
-        work: impl AsyncFnOnce(&Self, &Parts) -> Result<T, WalkError>,
+        parts: &Parts,
+        work: impl Future<Output = Result<T, WalkError>>,
     ) {
-        let _guard = EndsAnyhow(&self);
+        let _guard = EndsAnyhow(self);
         let details = json!({ "job": self.id, "asked": asked });
         let kind = self.kind.as_str();
         let recorded = parts
             .control
             .record_action(&self.actor, kind, &self.reason, details);
         match recorded.await {
-            Ok(_) => self.end(work(&self, &parts).await),
+            Ok(_) => self.end(work.await),
             Err(fault) => self.end(Err::<T, _>(fault.into())),
         }
     }
@@ -128,6 +129,10 @@ impl Job {
     /// As it is shown.
     pub(super) fn view(&self) -> Value {
         let ended = self.ended.get();
+        let progress = self.progress.snapshot();
+        let seconds = (unix_us() - self.started_us) as f64 / 1e6;
+        let speed = Speed::of_walk(&progress, seconds);
+        let running = ended.is_none();
         json!({
             "id": self.id,
             "kind": self.kind.as_str(),
@@ -136,7 +141,11 @@ impl Job {
             "reason": self.reason,
             "started_at": rfc3339(self.started_us),
             "ended_at": ended.map(|ended| rfc3339(ended.at_us)),
-            "progress": self.progress.snapshot(),
+            "rows": speed.rows,
+            "total": speed.total,
+            "rows_per_second": running.then(|| speed.per_second()),
+            "eta_seconds": speed.eta_seconds().filter(|_| running),
+            "progress": progress,
             "result": ended.map(|ended| &ended.result),
             "error": ended.and_then(|ended| ended.error.as_deref()),
         })

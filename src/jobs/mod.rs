@@ -1,14 +1,17 @@
 //! Backfills and verifies as jobs, started, watched and ended by operators.
 //!
 //! A backfill is a record in the database (`crate::backfill`): any replica shows and steers it, one that has
-//! its lease works on it (`filling`). A verify is one replica's, one at a time, and is lost with it. A job's
-//! result stays readable until the next of its kind.
+//! its lease works on it (`filling`). A verify is one replica's, one at a time, and is lost with it; where
+//! `[verify] interval` is set it also begins by itself (`verifying`). A job's result stays readable until the
+//! next of its kind.
 
 mod filling;
 mod http;
 mod job;
+mod speed;
+mod verifying;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -20,7 +23,7 @@ use crate::backfill::{RunState, Throttle};
 use crate::contract::{Code, Error};
 use crate::repository::Parts;
 use crate::sql::Fault;
-use crate::verify::{self, VerifyOptions};
+use crate::verify::VerifySettings;
 use crate::walk::WalkError;
 
 #[cfg(test)]
@@ -29,17 +32,27 @@ mod tests;
 pub use http::{ActorOf, acting, looking};
 use job::Job;
 pub use job::JobKind;
+use verifying::Verifies;
 
 /// The jobs that this replica knows.
 #[derive(Debug)]
 pub struct Jobs {
     parts: Parts,
-    throttle: ArcSwap<Throttle>,
-    verify: Mutex<Option<Job>>,
+    settings: ArcSwap<JobSettings>,
+    verifies: Mutex<Verifies>,
     /// Wakes whoever looks for a backfill to work on.
     asked: tokio::sync::Notify,
     stop: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// How jobs go by the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct JobSettings {
+    /// How fast a backfill may go.
+    pub backfill: Throttle,
+    /// When and how fast verifies go.
+    pub verify: VerifySettings,
 }
 
 /// Why a job was not started.
@@ -76,35 +89,20 @@ pub struct Steer {
 impl Jobs {
     /// No jobs yet.
     #[must_use]
-    pub fn new(parts: Parts, throttle: Throttle) -> Arc<Self> {
+    pub fn new(parts: Parts, settings: JobSettings) -> Arc<Self> {
         Arc::new(Self {
             parts,
-            throttle: ArcSwap::from_pointee(throttle),
-            verify: Mutex::default(),
+            settings: ArcSwap::from_pointee(settings),
+            verifies: Mutex::default(),
             asked: tokio::sync::Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
     }
 
-    /// Another throttle from now on, for the backfill under way as well.
-    pub fn set_throttle(&self, throttle: Throttle) {
-        self.throttle.store(Arc::new(throttle));
-    }
-
-    /// Starts a verify.
-    ///
-    /// # Errors
-    /// See [`JobError`].
-    pub fn start_verify(&self, options: VerifyOptions) -> Result<Uuid, JobError> {
-        let asked = json!({ "tables": options.tables, "repair": options.repair });
-        let job = self.register(&options.actor, &options.reason)?;
-        let id = job.id;
-        let parts = self.parts.clone();
-        self.tasks.spawn(job.run(asked, parts, async |job, parts| {
-            verify::run(parts, options, &job.progress, job.cancel.clone()).await
-        }));
-        Ok(id)
+    /// Other settings from now on, for the jobs under way as well.
+    pub fn set_settings(&self, settings: JobSettings) {
+        self.settings.store(Arc::new(settings));
     }
 
     /// A job's state, progress and result; none when it is not known (any more).
@@ -112,7 +110,7 @@ impl Jobs {
     /// # Errors
     /// See [`Fault`].
     pub async fn get(&self, id: Uuid) -> Result<Option<Value>, Fault> {
-        if let Some(job) = self.find(id) {
+        if let Some(job) = self.verifies().find(id) {
             return Ok(Some(job.view()));
         }
         let run = self.backfill().await?;
@@ -131,7 +129,7 @@ impl Jobs {
         id: Uuid,
         steer: Steer,
     ) -> Result<bool, Fault> {
-        if let Some(job) = self.find(id) {
+        if let Some(job) = self.verifies().find(id) {
             let ends = steer.to == Some(RunState::Cancelled);
             if ends {
                 job.cancel.cancel();
@@ -147,7 +145,7 @@ impl Jobs {
             Ok(run) => run,
             Err(fault) => Some(json!({ "error": fault.to_string() })),
         };
-        let verify = self.latest().as_ref().map(Job::view);
+        let verify = self.verifies().latest().map(Job::view);
         json!({ "backfill": backfill, "verify": verify })
     }
 
@@ -155,34 +153,8 @@ impl Jobs {
     pub async fn drain(&self) {
         self.tasks.close();
         self.stop.cancel();
-        if let Some(job) = self.latest().as_ref() {
-            job.cancel.cancel();
-        }
+        self.verifies().cancel();
         self.tasks.wait().await;
-    }
-
-    /// Takes the verify's place, if nothing is under way there.
-    fn register(&self, actor: &str, reason: &str) -> Result<Job, JobError> {
-        let mut latest = self.latest();
-        // Looked at under the lock: either `drain` sees the job, or the job sees `drain`.
-        if self.tasks.is_closed() {
-            return Err(JobError::ShuttingDown);
-        }
-        if let Some(job) = latest.as_ref().filter(|job| job.is_under_way()) {
-            let (kind, id) = (JobKind::Verify, job.id);
-            return Err(JobError::UnderWay { kind, id });
-        }
-        let job = Job::new(JobKind::Verify, actor, reason);
-        *latest = Some(job.clone());
-        Ok(job)
-    }
-
-    fn find(&self, id: Uuid) -> Option<Job> {
-        self.latest().as_ref().filter(|job| job.id == id).cloned()
-    }
-
-    fn latest(&self) -> MutexGuard<'_, Option<Job>> {
-        self.verify.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -104,19 +104,24 @@ impl Table {
     /// only: the canonical key is made by SQL.
     #[must_use]
     pub fn key_identity(&self, key: &[Value]) -> String {
-        let mut text = String::new();
-        for (column, value) in self.key_columns().zip(key) {
-            let part = identity(&column.kind, value);
-            // The length keeps parts apart.
-            text.push_str(&part.len().to_string());
-            text.push(':');
-            text.push_str(&part);
-        }
-        text
+        identity(self.key_columns().map(|column| &column.kind).zip(key))
     }
 }
 
-fn identity(kind: &Kind, value: &Value) -> String {
+/// Text that is equal for equal values of these kinds.
+pub(super) fn identity<'a>(values: impl Iterator<Item = (&'a Kind, &'a Value)>) -> String {
+    let mut text = String::new();
+    for (kind, value) in values {
+        let part = value_identity(kind, value);
+        // The length keeps parts apart.
+        text.push_str(&part.len().to_string());
+        text.push(':');
+        text.push_str(&part);
+    }
+    text
+}
+
+fn value_identity(kind: &Kind, value: &Value) -> String {
     match (kind, value) {
         (Kind::Int(_) | Kind::Numeric, Value::Number(number)) => match decimal(number) {
             Some((digits, scale)) => format!("{digits}e{scale}"),

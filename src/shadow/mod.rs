@@ -6,8 +6,10 @@
 //! is `transient`; what could not be read is `one_sided_error`, never a divergence.
 
 mod recheck;
+mod reference;
 
 pub use recheck::Checked;
+use recheck::Question;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,8 @@ use crate::control::{Control, Phase};
 use crate::divergence::Finding;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
-use crate::schema::{Filter, Read, ReadKind, Table, read_query};
+use crate::schema::{Filter, Read, ReadKind, Relation, Table, read_query};
+
 use crate::stage::Backend;
 use crate::storage::{self, Capability, Storage, UnixMs};
 use crate::telemetry::{Comparison as Compared, DivergenceKind, Op};
@@ -143,7 +146,16 @@ impl Comparer {
     /// written down.
     pub async fn check_row(&self, table: &Arc<Table>, key: Vec<Value>) -> Checked {
         let read = Read::whole_rows(table, Filter::Keys(vec![key.clone()]), None);
-        self.recheck_row(&read, key).await
+        self.recheck_row(Question::Answers(&read), key).await
+    }
+
+    /// The same for what one row refers to: confirmed where it refers to nothing on one side only. A row that
+    /// one side lacks is not judged here.
+    pub async fn check_reference(&self, relation: &Relation, key: Vec<Value>) -> Checked {
+        let filter = Filter::Keys(vec![key.clone()]);
+        let row = &Read::whole_rows(&relation.child, filter, None);
+        self.recheck_row(Question::Reference { row, relation }, key)
+            .await
     }
 
     async fn compare_now(&self, answered: Answered, op: Op) -> Compared {
@@ -190,6 +202,9 @@ impl Comparer {
         let result = self.storage.call(&call).await;
         self.observer
             .storage(op(read), started.elapsed(), result.as_ref().err());
+        if let Err(error) = &result {
+            tracing::debug!(%error, table = read.table.name, "storage did not answer the comparer");
+        }
         result.ok()
     }
 
@@ -198,6 +213,9 @@ impl Comparer {
         let result = self.legacy.read(read).await;
         self.observer
             .legacy(op(read), started.elapsed(), result.as_ref().err());
+        if let Err(fault) = &result {
+            tracing::debug!(%fault, table = read.table.name, "legacy did not answer the comparer");
+        }
         result.ok()
     }
 

@@ -3,12 +3,11 @@
 use serde_json::Value;
 
 use super::{Comparer, Verdict, verdict};
-use crate::compare::{Difference, DifferenceKind, Sample};
-use crate::contract::Key;
-use crate::contract::Reply;
+use crate::compare::{Difference, DifferenceKind, FieldDiff, Sample};
+use crate::contract::{Key, Reply};
 use crate::divergence::Finding;
 use crate::journal;
-use crate::schema::Read;
+use crate::schema::{Read, Relation, Table};
 use crate::stage::Backend;
 use crate::telemetry::Comparison as Compared;
 
@@ -42,8 +41,22 @@ impl From<Checked> for Compared {
     }
 }
 
+/// What is looked at again.
+#[derive(Clone, Copy)]
+pub(super) enum Question<'a> {
+    /// Whether both sides answer a read alike.
+    Answers(&'a Read),
+    /// Whether a row's reference leads to a parent on both sides, or on neither.
+    Reference {
+        /// Reads the row.
+        row: &'a Read,
+        /// What it refers by.
+        relation: &'a Relation,
+    },
+}
+
 /// One look at both sides.
-enum Look {
+pub(super) enum Look {
     /// They agree.
     Same,
     /// They differ, nothing of the row was owed, and the authority stood still meanwhile.
@@ -59,7 +72,8 @@ impl Comparer {
     pub(super) async fn recheck(&self, read: &Read, first: Difference) -> Compared {
         let mut suspect = first;
         let looks = self.options.load().recheck_max;
-        match self.look_again(read, &mut suspect, looks).await {
+        let question = Question::Answers(read);
+        match self.look_again(question, &mut suspect, looks).await {
             // Too few looks to say more.
             None => Compared::Transient,
             Some(checked) => checked.into(),
@@ -67,26 +81,17 @@ impl Comparer {
     }
 
     /// The same for one row. Its key is known, so only what is owed of this row counts as moving.
-    pub(super) async fn recheck_row(&self, read: &Read, key: Vec<Value>) -> Checked {
-        let sample = Sample {
-            kind: DifferenceKind::Field,
-            key: Some(key),
-            fields: Vec::new(),
-        };
-        let mut suspect = Difference {
-            kind: DifferenceKind::Field,
-            rows: 1,
-            samples: vec![sample],
-        };
+    pub(super) async fn recheck_row(&self, question: Question<'_>, key: Vec<Value>) -> Checked {
+        let mut suspect = one_row(DifferenceKind::Field, key, Vec::new());
         let looks = self.options.load().recheck_max.max(ROW_LOOKS_MIN);
-        let checked = self.look_again(read, &mut suspect, looks).await;
+        let checked = self.look_again(question, &mut suspect, looks).await;
         checked.unwrap_or(Checked::Unread)
     }
 
     /// Looks at most so many times; none when that decided nothing.
     async fn look_again(
         &self,
-        read: &Read,
+        question: Question<'_>,
         suspect: &mut Difference,
         looks: u32,
     ) -> Option<Checked> {
@@ -94,7 +99,13 @@ impl Comparer {
         let (mut sightings, mut moved) = (0, false);
         for _ in 0..looks {
             tokio::time::sleep(delay).await;
-            match self.look(read, suspect).await {
+            let look = match question {
+                Question::Answers(read) => self.look(read, suspect).await,
+                Question::Reference { row, relation } => {
+                    self.look_at_reference(row, relation, suspect).await
+                }
+            };
+            match look {
                 Look::Same => return Some(Checked::Agreed),
                 Look::Unread => return Some(Checked::Unread),
                 Look::Moving => {
@@ -110,7 +121,7 @@ impl Comparer {
                     };
                     *suspect = difference;
                     if sightings >= SIGHTINGS {
-                        self.confirm(read, suspect).await;
+                        self.confirm(question.table(), suspect).await;
                         return Some(Checked::Confirmed(suspect.kind));
                     }
                 }
@@ -128,7 +139,7 @@ impl Comparer {
         let Some(before) = self.read_side(authority, read).await else {
             return Look::Unread;
         };
-        let Ok(key) = self.key_of(read, suspect).await else {
+        let Ok(key) = self.key_of(&read.table, suspect).await else {
             return Look::Unread;
         };
         match journal::is_owed(self.legacy.db(), &read.table.name, key.as_ref()).await {
@@ -136,11 +147,7 @@ impl Comparer {
             Ok(true) => return Look::Moving,
             Err(_) => return Look::Unread,
         }
-        let other = match authority {
-            Backend::Legacy => Backend::Storage,
-            Backend::Storage => Backend::Legacy,
-        };
-        let Some(secondary) = self.read_side(other, read).await else {
+        let Some(secondary) = self.read_side(authority.other(), read).await else {
             return Look::Unread;
         };
         let Verdict::Differs(difference) = verdict(read, &before, &secondary) else {
@@ -155,7 +162,7 @@ impl Comparer {
         Look::Differs(difference)
     }
 
-    async fn read_side(&self, side: Backend, read: &Read) -> Option<Reply> {
+    pub(super) async fn read_side(&self, side: Backend, read: &Read) -> Option<Reply> {
         match side {
             Backend::Legacy => self.read_legacy(read).await,
             Backend::Storage => {
@@ -166,9 +173,9 @@ impl Comparer {
     }
 
     /// The canonical key of the row that differs, when the replies hold it.
-    async fn key_of(
+    pub(super) async fn key_of(
         &self,
-        read: &Read,
+        table: &Table,
         difference: &Difference,
     ) -> Result<Option<Key>, crate::sql::Fault> {
         let Some(values) = first_key(difference) else {
@@ -176,13 +183,13 @@ impl Comparer {
         };
         let mut keys = self
             .legacy
-            .canonical_keys(&read.table, &[values.to_vec()])
+            .canonical_keys(table, &[values.to_vec()])
             .await?;
         Ok(keys.pop())
     }
 
-    async fn confirm(&self, read: &Read, difference: &Difference) {
-        let key = match self.key_of(read, difference).await {
+    async fn confirm(&self, table: &Table, difference: &Difference) {
+        let key = match self.key_of(table, difference).await {
             Ok(key) => key,
             Err(fault) => {
                 tracing::warn!(%fault, "a divergence is written down without its key");
@@ -194,12 +201,35 @@ impl Comparer {
             names.collect()
         });
         let finding = Finding {
-            table: read.table.name.clone(),
+            table: table.name.clone(),
             kind: difference.kind.into(),
             key,
             fields: fields.unwrap_or_default(),
         };
-        self.confirmed(&read.table, finding).await;
+        self.confirmed(table, finding).await;
+    }
+}
+
+impl<'a> Question<'a> {
+    /// The table that it is about.
+    fn table(self) -> &'a Table {
+        match self {
+            Self::Answers(read) | Self::Reference { row: read, .. } => &read.table,
+        }
+    }
+}
+
+/// A difference that is one row's.
+pub(super) fn one_row(kind: DifferenceKind, key: Vec<Value>, fields: Vec<FieldDiff>) -> Difference {
+    let sample = Sample {
+        kind,
+        key: Some(key),
+        fields,
+    };
+    Difference {
+        kind,
+        rows: 1,
+        samples: vec![sample],
     }
 }
 

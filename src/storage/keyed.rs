@@ -19,6 +19,8 @@ use crate::schema::Table;
 
 /// Keys in one `in`.
 const KEYS_PER_SELECT: usize = 500;
+/// Tests and combiners in one condition: a service may bound them, the reference service at 256.
+const WHERE_PARTS: usize = 250;
 /// Selects under way for one request.
 pub(super) const CALLS_AT_ONCE: usize = 16;
 
@@ -67,21 +69,27 @@ impl Storage {
                 values.push(parts);
             }
         }
-        let together = table.key.len() == 1 && self.capabilities.has(Capability::Operators);
-        let filters: Vec<Where> = if together {
-            values
-                .chunks(KEYS_PER_SELECT)
-                .map(|some| any_of(table, some))
-                .collect()
-        } else {
-            values.iter().map(|key| pinned(table, key)).collect()
-        };
+        let filters: Vec<Where> = values
+            .chunks(self.keys_per_select(table.key.len()))
+            .map(|some| any_of(table, some))
+            .collect();
         let replies: Vec<Vec<Row>> = stream::iter(filters)
             .map(|filter| self.select(table, filter, epoch, deadline))
             .buffer_unordered(CALLS_AT_ONCE)
             .try_collect()
             .await?;
         by_key(table, &wanted, replies.into_iter().flatten())
+    }
+
+    /// How many rows one select may ask for by the values of so many columns.
+    #[must_use]
+    pub fn keys_per_select(&self, columns: usize) -> usize {
+        match (self.capabilities.has(Capability::Operators), columns) {
+            (false, _) => 1,
+            (true, 1) => KEYS_PER_SELECT,
+            // Each is a combiner with a test per column.
+            (true, columns) => (WHERE_PARTS / (columns + 1)).max(1),
+        }
     }
 
     async fn select(
@@ -108,7 +116,7 @@ impl Storage {
     pub async fn range(
         &self,
         table: &Table,
-        after: Option<&Key>,
+        after: Option<&[Value]>,
         limit: u64,
         epoch: Epoch,
         deadline: UnixMs,
@@ -116,10 +124,9 @@ impl Storage {
         if !self.capabilities.has(Capability::Ranges) {
             return Err(StorageError::unsupported("ranges"));
         }
-        let after = after.map(|key| key_values(table, key)).transpose()?;
         let range = Range {
             table: table.name.clone(),
-            after,
+            after: after.map(<[Value]>::to_vec),
             limit,
         };
         let call = Call::new(Query::Range(range), deadline, epoch);
@@ -232,8 +239,14 @@ pub(super) fn pinned(table: &Table, key: &[Value]) -> Where {
     }
 }
 
-/// The condition that holds for any of these keys of one column.
+/// The condition that holds for any of these keys.
 fn any_of(table: &Table, keys: &[Vec<Value>]) -> Where {
+    if let [key] = keys {
+        return pinned(table, key);
+    }
+    if table.key.len() > 1 {
+        return Where::Or(keys.iter().map(|key| pinned(table, key)).collect());
+    }
     let name = table.columns[table.key[0]].name.clone();
     let condition = Condition {
         operator: Operator::In,

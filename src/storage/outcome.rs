@@ -107,7 +107,9 @@ pub(super) fn item(reply: Value) -> Result<Option<Row>, StorageError> {
 }
 
 fn answered(status: Option<u16>, body: Vec<u8>) -> Result<Reply, StorageError> {
-    if let Ok(body) = serde_json::from_slice::<ErrorBody>(&body) {
+    // Serde also reads a struct from an array: one row with a column named `code` is no error.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    if is_object && let Ok(body) = serde_json::from_slice::<ErrorBody>(&body) {
         return Err(refused(status, body.error));
     }
     match status {
@@ -238,6 +240,14 @@ mod tests {
     fn a_row_with_a_column_named_error_is_a_row() {
         let row = r#"{"id":1,"error":{"code":"internal","message":"m"}}"#;
         assert_eq!(kind(answer(None, row)), "reply");
+    }
+
+    #[test]
+    fn one_row_with_a_column_named_code_is_a_row() {
+        let rows = r#"[{"code":"conflict","worth":1}]"#;
+        for status in [None, Some(200)] {
+            assert_eq!(kind(answer(status, rows)), "reply");
+        }
     }
 
     #[test]

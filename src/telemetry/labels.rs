@@ -114,6 +114,14 @@ labels! {
         Missing = "missing",
         /// The secondary has a row that the authority does not.
         Extra = "extra",
+        /// On one side only, a row refers to one that is not there.
+        Orphan = "orphan",
+        /// The soft-delete column is set on one side only.
+        SoftDelete = "soft_delete",
+        /// The secondary's version of a row is older.
+        Version = "version",
+        /// The secondary's version of a row is newer.
+        VersionAhead = "version_ahead",
         /// A row's fields differ.
         Field = "field",
         /// The same rows in another order.
@@ -124,6 +132,18 @@ labels! {
         EchoMismatch = "echo_mismatch",
         /// Legacy refused what storage had taken; storage gets legacy's row back.
         Refused = "refused",
+    }
+}
+
+labels! {
+    /// Where a row stands in a backfill.
+    Backfilled {
+        /// Owed to storage.
+        Done = "done",
+        /// Yet to be owed, as far as that is known.
+        Left = "left",
+        /// Only storage had it; its removal is owed.
+        Extra = "extra",
     }
 }
 
@@ -266,6 +286,10 @@ impl From<DifferenceKind> for DivergenceKind {
             DifferenceKind::Shape => Self::Shape,
             DifferenceKind::Missing => Self::Missing,
             DifferenceKind::Extra => Self::Extra,
+            DifferenceKind::Orphan => Self::Orphan,
+            DifferenceKind::SoftDelete => Self::SoftDelete,
+            DifferenceKind::Version => Self::Version,
+            DifferenceKind::VersionAhead => Self::VersionAhead,
             DifferenceKind::Field => Self::Field,
             DifferenceKind::Order => Self::Order,
             DifferenceKind::Count => Self::Count,

@@ -12,7 +12,9 @@ use super::labels::{
     Peer, ReplicaState, Shed, Trigger,
 };
 use super::register::Register;
-use super::series::{BackendSeries, ControlSeries, DoorSeries, GuardSeries, JournalSeries};
+use super::series::{
+    BackendSeries, ControlSeries, DoorSeries, GuardSeries, JournalSeries, WalkSeries,
+};
 use crate::contract::{Code, Epoch};
 use crate::stage::{Backend, Stage};
 
@@ -29,6 +31,7 @@ pub struct Metrics {
     owing: JournalSeries,
     state: ControlSeries,
     guard: GuardSeries,
+    pub(super) walks: WalkSeries,
 }
 
 /// What the journal holds, for its gauges.
@@ -84,6 +87,7 @@ impl Metrics {
             owing: JournalSeries::register(&r)?,
             state: ControlSeries::register(&r)?,
             guard: GuardSeries::register(&r)?,
+            walks: WalkSeries::register(&r)?,
             registry,
         };
         metrics.begin();
@@ -387,12 +391,12 @@ impl Metrics {
         self.tables.get(name?).map(String::as_str)
     }
 
-    fn table(&self, name: Option<&str>) -> &str {
+    pub(super) fn table(&self, name: Option<&str>) -> &str {
         self.known_table(name).unwrap_or(NO_TABLE)
     }
 }
 
-fn whole(count: u64) -> i64 {
+pub(super) fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

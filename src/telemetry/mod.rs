@@ -9,10 +9,11 @@ mod metrics;
 mod register;
 mod series;
 mod trace;
+mod walks;
 
 pub use labels::{
-    ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, DriftKind, ErrorKind, Op, Payment,
-    Peer, ReplicaState, Shed, Trigger,
+    ActorKind, AmqpAnswer, Backfilled, Comparison, DivergenceKind, Door, DriftKind, ErrorKind, Op,
+    Payment, Peer, ReplicaState, Shed, Trigger,
 };
 pub use log::{LogControl, LogError, LogFormat, init};
 pub use metrics::{JournalGauges, Metrics, TriggerGauges};

@@ -73,6 +73,13 @@ pub(super) struct GuardSeries {
     pub(super) drill: IntGaugeVec,
 }
 
+/// What backfills and verifies count.
+#[derive(Debug)]
+pub(super) struct WalkSeries {
+    pub(super) backfill_rows: IntGaugeVec,
+    pub(super) verify_rows: IntCounterVec,
+}
+
 impl DoorSeries {
     pub(super) fn register(r: &Register<'_>) -> Result<Self> {
         Ok(Self {
@@ -251,6 +258,24 @@ impl ControlSeries {
             recovering: r.gauge(
                 "cutover_recovering",
                 "1 after history was lost, until an operator recovers: writes are refused.",
+            )?,
+        })
+    }
+}
+
+impl WalkSeries {
+    pub(super) fn register(r: &Register<'_>) -> Result<Self> {
+        Ok(Self {
+            backfill_rows: r.gauges(
+                "cutover_backfill_rows",
+                "Rows of the backfill that this replica works on: owed so far (done), yet to be owed (left, an \
+                 estimate), and those that only storage had (extra).",
+                &["table", "state"],
+            )?,
+            verify_rows: r.counters(
+                "cutover_verify_rows_total",
+                "Rows that a verify on this replica held against the other side, by result.",
+                &["table", "result"],
             )?,
         })
     }

@@ -38,12 +38,22 @@ pub struct TableVerdict {
     pub missing: u64,
     /// Rows that only the secondary has.
     pub extra: u64,
-    /// Rows whose fields differ.
+    /// Rows of both sides that refer, on one side only, to a row that is not there.
+    pub orphan: u64,
+    /// Rows whose soft-delete column is set on one side only.
+    pub soft_delete: u64,
+    /// Rows of which the secondary has an older version.
+    pub version: u64,
+    /// Rows of which the secondary has a newer version.
+    pub version_ahead: u64,
+    /// Rows whose fields differ in another way.
     pub field: u64,
     /// Rows that were on their way: they differed at first, and then agreed or kept moving.
     pub transient: u64,
     /// Rows that could not be read again.
     pub unread: u64,
+    /// References that lead nowhere, on both sides alike: no difference, but not in order either.
+    pub orphans_alike: u64,
     /// Confirmed differences that were owed to the secondary.
     pub repaired: u64,
 }
@@ -82,6 +92,10 @@ impl TableVerdict {
             Checked::Unread => &mut self.unread,
             Checked::Confirmed(DifferenceKind::Missing) => &mut self.missing,
             Checked::Confirmed(DifferenceKind::Extra) => &mut self.extra,
+            Checked::Confirmed(DifferenceKind::Orphan) => &mut self.orphan,
+            Checked::Confirmed(DifferenceKind::SoftDelete) => &mut self.soft_delete,
+            Checked::Confirmed(DifferenceKind::Version) => &mut self.version,
+            Checked::Confirmed(DifferenceKind::VersionAhead) => &mut self.version_ahead,
             Checked::Confirmed(
                 DifferenceKind::Field
                 | DifferenceKind::Shape
@@ -93,7 +107,17 @@ impl TableVerdict {
     }
 
     fn finds_nothing(&self) -> bool {
-        self.missing == 0 && self.extra == 0 && self.field == 0 && self.unread == 0
+        let wrong = [
+            self.missing,
+            self.extra,
+            self.orphan,
+            self.soft_delete,
+            self.version,
+            self.version_ahead,
+            self.field,
+            self.unread,
+        ];
+        wrong.iter().all(|rows| *rows == 0)
     }
 }
 

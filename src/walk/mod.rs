@@ -7,6 +7,7 @@
 mod error;
 mod pace;
 mod pages;
+mod parents;
 mod progress;
 #[expect(
     clippy::module_inception,
@@ -16,7 +17,7 @@ mod walk;
 
 pub use error::WalkError;
 pub(crate) use pace::Pace;
-pub(crate) use pages::values_of;
+pub(crate) use pages::{key_of, values_of};
 pub(crate) use progress::Line;
 pub use progress::{Progress, TableProgress, WalkState};
 pub(crate) use walk::{Note, Walk};

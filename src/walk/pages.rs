@@ -9,15 +9,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Walk, WalkError};
-use crate::contract::{Key, Row};
+use crate::contract::{Key, Reply, Row};
 use crate::schema::{Filter, Read, ReadKind, Sort, Table};
 use crate::storage::{Capability, UnixMs};
 
-/// Rows of one side with their canonical keys.
+/// Some of what one side has, in its order.
 pub(crate) struct Page {
-    pub(crate) rows: Vec<(Key, Row)>,
-    /// Where to go on; none at the end.
-    pub(crate) next: Option<Key>,
+    pub(crate) rows: Vec<Row>,
+    /// The key to go on after; none at the end.
+    pub(crate) next: Option<Vec<Value>>,
 }
 
 impl Walk {
@@ -28,7 +28,13 @@ impl Walk {
 
     /// How many rows legacy's table has, if that can be had; for progress only.
     pub(crate) async fn estimate(&self, table: &Table) -> Option<u64> {
-        self.parts.legacy.rows_estimated(table).await.ok().flatten()
+        let legacy = &self.parts.legacy;
+        match legacy.rows_estimated(table).await {
+            Ok(Some(rows)) => Some(rows),
+            // Never analyzed: counted, where a statement has the time for it.
+            Ok(None) => legacy.rows_counted(table).await.ok().flatten(),
+            Err(_) => None,
+        }
     }
 
     /// Legacy's keys after one and up to another, at most `limit`.
@@ -73,32 +79,35 @@ impl Walk {
             },
             filter: Filter::All(Vec::new()),
         };
-        let reply = self
-            .patiently(|| async { Ok(self.parts.legacy.read(&read).await?) })
-            .await?;
-        let rows: Vec<Row> = serde_json::from_str(reply.as_json())
-            .map_err(|_| WalkError::Unreadable(format!("{}: rows that are none", table.name)))?;
+        let rows = self.legacy_rows(&read).await?;
         Ok(self.keyed(table, rows).await?.pop().map(|(key, _)| key))
+    }
+
+    /// What legacy answers to a read of rows.
+    pub(super) async fn legacy_rows(&self, read: &Read) -> Result<Vec<Row>, WalkError> {
+        let reply = self
+            .patiently(|| async { Ok(self.parts.legacy.read(read).await?) })
+            .await?;
+        rows_in(&reply, &read.table)
     }
 
     /// Legacy's whole rows after a key, soft-deleted ones too.
     pub(crate) async fn legacy_page(
         &self,
         table: &Arc<Table>,
-        after: Option<&Key>,
+        after: Option<&[Value]>,
         limit: u64,
     ) -> Result<Page, WalkError> {
-        let filter = after_key(after)?;
+        let filter = match after {
+            Some(key) => Filter::After(key.to_vec()),
+            None => Filter::All(Vec::new()),
+        };
         let read = || async { Ok(self.parts.legacy.read_whole(table, &filter, limit).await?) };
-        let reply = self.patiently(read).await?;
-        let rows: Vec<Row> = serde_json::from_str(reply.as_json())
-            .map_err(|_| WalkError::Unreadable(format!("{}: rows that are none", table.name)))?;
-        let full = rows.len() as u64 >= limit;
-        let rows = self.keyed(table, rows).await?;
-        let last = rows.last().map(|(key, _)| key.clone());
+        let rows = rows_in(&self.patiently(read).await?, table)?;
+        let last = rows.last().map(|row| key_of(table, row)).transpose()?;
         Ok(Page {
+            next: last.filter(|_| rows.len() as u64 >= limit),
             rows,
-            next: last.filter(|_| full),
         })
     }
 
@@ -106,7 +115,7 @@ impl Walk {
     pub(crate) async fn storage_page(
         &self,
         table: &Arc<Table>,
-        after: Option<&Key>,
+        after: Option<&[Value]>,
         limit: u64,
     ) -> Result<Page, WalkError> {
         let epoch = self.steady().await?.epoch;
@@ -116,18 +125,31 @@ impl Walk {
             Ok(storage.range(table, after, limit, epoch, deadline).await?)
         };
         let page = self.patiently(read).await?;
-        let next = match page.next {
-            Some(values) => self.canonical(table, &[values]).await?.pop(),
-            None => None,
-        };
-        if next.is_some() && next.as_ref() == after {
+        if page.next.is_some() && page.next.as_deref() == after {
             let why = format!("{}: storage's range does not move on", table.name);
             return Err(WalkError::Unreadable(why));
         }
         Ok(Page {
-            rows: self.keyed(table, page.rows).await?,
-            next,
+            rows: page.rows,
+            next: page.next,
         })
+    }
+
+    /// Storage's keys after one, and where to go on, in canonical form.
+    pub(crate) async fn storage_keys(
+        &self,
+        table: &Arc<Table>,
+        after: Option<&Key>,
+        limit: u64,
+    ) -> Result<(Vec<Key>, Option<Key>), WalkError> {
+        let after = after.map(values_of).transpose()?;
+        let page = self.storage_page(table, after.as_deref(), limit).await?;
+        let next = match page.next {
+            Some(values) => self.canonical(table, &[values]).await?.pop(),
+            None => None,
+        };
+        let keyed = self.keyed(table, page.rows).await?;
+        Ok((keyed.into_iter().map(|(key, _)| key).collect(), next))
     }
 
     /// Storage's rows of these keys.
@@ -167,15 +189,26 @@ impl Walk {
         Ok(keys.into_iter().filter(|key| !held.contains(key)).collect())
     }
 
-    async fn keyed(&self, table: &Table, rows: Vec<Row>) -> Result<Vec<(Key, Row)>, WalkError> {
-        let values: Option<Vec<_>> = rows.iter().map(|row| table.key_of(row)).collect();
-        let values = values
-            .ok_or_else(|| WalkError::Unreadable(format!("{}: a row without key", table.name)))?;
+    /// Rows with their keys in canonical form.
+    pub(crate) async fn keyed(
+        &self,
+        table: &Table,
+        rows: Vec<Row>,
+    ) -> Result<Vec<(Key, Row)>, WalkError> {
+        let values: Vec<_> = rows
+            .iter()
+            .map(|row| key_of(table, row))
+            .collect::<Result<_, _>>()?;
         let keys = self.canonical(table, &values).await?;
         Ok(keys.into_iter().zip(rows).collect())
     }
 
-    async fn canonical(&self, table: &Table, values: &[Vec<Value>]) -> Result<Vec<Key>, WalkError> {
+    /// The canonical form of keys.
+    pub(crate) async fn canonical(
+        &self,
+        table: &Table,
+        values: &[Vec<Value>],
+    ) -> Result<Vec<Key>, WalkError> {
         if values.is_empty() {
             return Ok(Vec::new());
         }
@@ -190,15 +223,20 @@ impl Walk {
     }
 }
 
+/// The rows in a reply.
+pub(super) fn rows_in(reply: &Reply, table: &Table) -> Result<Vec<Row>, WalkError> {
+    serde_json::from_str(reply.as_json())
+        .map_err(|_| WalkError::Unreadable(format!("{}: rows that are none", table.name)))
+}
+
 /// A canonical key's column values.
 pub(crate) fn values_of(key: &Key) -> Result<Vec<Value>, WalkError> {
     serde_json::from_str(&key.0)
         .map_err(|_| WalkError::Unreadable("a key that is not canonical".to_owned()))
 }
 
-fn after_key(after: Option<&Key>) -> Result<Filter, WalkError> {
-    Ok(match after {
-        Some(key) => Filter::After(values_of(key)?),
-        None => Filter::All(Vec::new()),
-    })
+/// A row's key, which every row has.
+pub(crate) fn key_of(table: &Table, row: &Row) -> Result<Vec<Value>, WalkError> {
+    let key = table.key_of(row);
+    key.ok_or_else(|| WalkError::Unreadable(format!("{}: a row without key", table.name)))
 }

@@ -20,8 +20,10 @@ pub struct TableProgress {
     pub table: String,
     /// Whether its turn has come.
     pub state: WalkState,
-    /// Rows done.
+    /// Rows of legacy done.
     pub rows: u64,
+    /// Rows of storage done.
+    pub storage_rows: u64,
     /// How many there are, as far as that is known cheaply.
     pub total: Option<u64>,
 }
@@ -44,6 +46,8 @@ pub(crate) struct Line {
     table: String,
     state: AtomicU8,
     rows: AtomicU64,
+    /// Rows of storage that were walked as well.
+    storage_rows: AtomicU64,
     /// One more than the number; 0 while it is not known.
     total_plus_one: AtomicU64,
 }
@@ -74,25 +78,33 @@ impl Line {
             table: table.to_owned(),
             state: AtomicU8::new(0),
             rows: AtomicU64::new(0),
+            storage_rows: AtomicU64::new(0),
             total_plus_one: AtomicU64::new(0),
         }
     }
 
-    /// Its turn has come.
-    pub(crate) fn running(&self, total: Option<u64>) {
+    /// How many rows there are, as far as that is known.
+    pub(crate) fn expect(&self, total: Option<u64>) {
         let total = total.map_or(0, |total| total.saturating_add(1));
         self.total_plus_one.store(total, Ordering::Relaxed);
+    }
+
+    /// Its turn has come.
+    pub(crate) fn running(&self) {
         self.state.store(1, Ordering::Relaxed);
     }
 
-    /// So many rows more.
-    pub(crate) fn add(&self, rows: usize) {
-        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+    /// So many rows more of each side.
+    pub(crate) fn add(&self, legacy: usize, storage: usize) {
+        self.rows.fetch_add(legacy as u64, Ordering::Relaxed);
+        self.storage_rows
+            .fetch_add(storage as u64, Ordering::Relaxed);
     }
 
     /// Walked to its end.
     pub(crate) fn done(&self) {
         self.state.store(2, Ordering::Relaxed);
+        self.expect(Some(self.rows.load(Ordering::Relaxed)));
     }
 
     fn snapshot(&self) -> TableProgress {
@@ -104,6 +116,7 @@ impl Line {
                 _ => WalkState::Done,
             },
             rows: self.rows.load(Ordering::Relaxed),
+            storage_rows: self.storage_rows.load(Ordering::Relaxed),
             total: self.total_plus_one.load(Ordering::Relaxed).checked_sub(1),
         }
     }

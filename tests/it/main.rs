@@ -37,4 +37,5 @@ mod schema_changes;
 mod shadow_never_hurts;
 mod stages;
 mod storm;
+mod verifying;
 mod walk;

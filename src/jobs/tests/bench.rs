@@ -14,7 +14,7 @@ use crate::backfill::{self, Asked, Throttle};
 use crate::control::{self, Control, ControlOptions, TransitionKind, TransitionRequest};
 use crate::divergence;
 use crate::drift::Drift;
-use crate::jobs::Jobs;
+use crate::jobs::{JobSettings, Jobs};
 use crate::journal;
 use crate::legacy::Legacy;
 use crate::observe::Observer;
@@ -79,10 +79,13 @@ impl Bench {
         tokio::spawn(applier.run(stop.clone()));
         let jobs = Jobs::new(
             parts.clone(),
-            Throttle {
-                window: 600,
-                chunk: 150,
-                ..Throttle::default()
+            JobSettings {
+                backfill: Throttle {
+                    window: 600,
+                    chunk: 150,
+                    ..Throttle::default()
+                },
+                ..JobSettings::default()
             },
         );
         tokio::spawn(Arc::clone(&jobs).keep_filling());
@@ -119,15 +122,34 @@ impl Bench {
     }
 
     pub(super) async fn verify(&self, repair: bool) -> Value {
-        let options = VerifyOptions {
+        let id = self.jobs.start_verify(Self::look(repair)).unwrap();
+        self.ended(id).await["result"].take()
+    }
+
+    /// A look at everything, by ann.
+    pub(super) fn look(repair: bool) -> VerifyOptions {
+        VerifyOptions {
             tables: Vec::new(),
             repair,
             page: 150,
             actor: "ann".to_owned(),
             reason: "look".to_owned(),
+        }
+    }
+
+    /// The job of a verify that began by itself, once there is one.
+    pub(super) async fn verify_by_itself(&self) -> Value {
+        let begun = async {
+            loop {
+                let verify = self.jobs.current().await["verify"].take();
+                if verify["actor"] == "cutover" {
+                    return verify;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         };
-        let id = self.jobs.start_verify(options).unwrap();
-        self.ended(id).await["result"].take()
+        let job = tokio::time::timeout(Duration::from_secs(60), begun).await;
+        job.expect("one begins")
     }
 
     /// The job once it has ended.
@@ -231,6 +253,7 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
     divergence::COMPONENT.install(&db).await.unwrap();
     crate::evidence::COMPONENT.install(&db).await.unwrap();
     backfill::COMPONENT.install(&db).await.unwrap();
+    crate::verify::COMPONENT.install(&db).await.unwrap();
     let specs = ["ads", "campaigns"].map(|name| TableSpec {
         name: name.to_owned(),
         ..TableSpec::default()

@@ -1,0 +1,208 @@
+//! Verifies as jobs of one replica: asked for by an operator, or begun by itself every `[verify] interval`.
+//!
+//! The second kind is anti-entropy: it finds what no read happens to touch. It reads all rows of both sides, so
+//! only one replica in the fleet does it at a time (`crate::verify`'s turn), it makes way for an operator's, and
+//! it never repairs: what it confirms is a divergence like any other, for the guard and for people. While the
+//! secondary is known to lack writes there is nothing to find out.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::job::Job;
+use super::{JobError, JobKind, Jobs};
+use crate::control::Phase;
+use crate::sql::Fault;
+use crate::stage::Backend;
+use crate::verify::{self, VerifyOptions};
+
+/// Who is said to have asked for a verify that began by itself.
+const BY_ITSELF: &str = "cutover";
+/// How often it is looked whether one is due.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After one that began by itself, however it ended, none begins sooner than this.
+const REST: Duration = Duration::from_secs(60);
+/// Rows a verify holds in memory at a time.
+pub(super) const PAGE: u64 = 500;
+
+/// The latest verify of each kind.
+#[derive(Debug, Default)]
+pub(super) struct Verifies {
+    asked_for: Option<Job>,
+    by_itself: Option<Job>,
+}
+
+impl Jobs {
+    /// Starts a verify. One that began by itself makes way.
+    ///
+    /// # Errors
+    /// See [`JobError`].
+    pub fn start_verify(self: &Arc<Self>, options: VerifyOptions) -> Result<Uuid, JobError> {
+        let job = Job::new(JobKind::Verify, &options.actor, &options.reason);
+        let id = job.id;
+        let mut verifies = self.verifies();
+        // Looked at under the lock: either `drain` sees the job, or the job sees `drain`.
+        if self.tasks.is_closed() {
+            return Err(JobError::ShuttingDown);
+        }
+        verifies.put(job.clone())?;
+        drop(verifies);
+        let jobs = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(fault) = verify::take(jobs.parts.legacy.db(), id).await {
+                tracing::warn!(%fault, "others may verify beside this verify");
+            }
+            jobs.verify(job, options, false).await;
+        });
+        Ok(id)
+    }
+
+    /// Verifies whenever that is due and nobody else does, until `drain`.
+    pub async fn keep_verifying(self: Arc<Self>) {
+        while !self.stop.is_cancelled() {
+            if let Some(interval) = self.settings.load().verify.interval
+                && let Some(secondary) = self.to_verify()
+                && let Err(fault) = self.verify_if_due(secondary, interval).await
+            {
+                tracing::warn!(%fault, "could not look whether a verify is due");
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    /// The side that could be verified now without anybody asking for it.
+    fn to_verify(&self) -> Option<Backend> {
+        let control = &self.parts.control;
+        let snapshot = control.snapshot();
+        let away = [Backend::Legacy, Backend::Storage]
+            .into_iter()
+            .any(|backend| control.under_maintenance(backend));
+        let at_rest = snapshot.phase == Phase::Steady && !snapshot.pinned && !away;
+        let secondary = snapshot.stage.owes().filter(|_| at_rest)?;
+        (!snapshot.is_stale(secondary)).then_some(secondary)
+    }
+
+    async fn verify_if_due(
+        self: &Arc<Self>,
+        secondary: Backend,
+        interval: Duration,
+    ) -> Result<(), Fault> {
+        let options = VerifyOptions {
+            tables: Vec::new(),
+            repair: false,
+            page: PAGE,
+            actor: BY_ITSELF.to_owned(),
+            reason: "verify.interval".to_owned(),
+        };
+        let job = Job::new(JobKind::Verify, &options.actor, &options.reason);
+        let db = self.parts.legacy.db();
+        if self.verifies().is_under_way() || !verify::claim(db, job.id, secondary, interval).await?
+        {
+            return Ok(());
+        }
+        if !self.verifies().put_by_itself(job.clone()) {
+            return verify::let_go(db, job.id, Duration::ZERO).await;
+        }
+        let jobs = Arc::clone(self);
+        let work = self
+            .tasks
+            .spawn(async move { jobs.verify(job, options, true).await });
+        if work.await.is_err() {
+            tracing::error!("a verify died");
+        }
+        Ok(())
+    }
+
+    /// Verifies, and keeps the turn meanwhile. Who lost the turn ends, unless a person waits for it.
+    async fn verify(&self, job: Job, options: VerifyOptions, by_itself: bool) {
+        let id = job.id;
+        let rate = || self.settings.load().verify.rate;
+        let asked = json!({ "tables": options.tables, "repair": options.repair });
+        let cancel = job.cancel.clone();
+        let work = verify::run(&self.parts, options, &rate, &job.progress, cancel);
+        let work = job.run(asked, &self.parts, Box::pin(work));
+        let lost = async {
+            self.keep_turn(id).await;
+            if by_itself {
+                job.cancel.cancel();
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = work => {}
+            () = lost => {}
+        }
+        let rest = if by_itself { REST } else { Duration::ZERO };
+        if let Err(fault) = verify::let_go(self.parts.legacy.db(), id, rest).await {
+            tracing::warn!(%fault, "the turn to verify was not given back; its lease will run out");
+        }
+    }
+
+    /// Renews the turn; returns when it is somebody else's.
+    async fn keep_turn(&self, id: Uuid) {
+        loop {
+            sleep(verify::LEASE / 4).await;
+            match verify::renew(self.parts.legacy.db(), id).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                // Reading on with a lease that ran out is harmless.
+                Err(fault) => tracing::warn!(%fault, "the turn to verify was not renewed"),
+            }
+        }
+    }
+
+    pub(super) fn verifies(&self) -> MutexGuard<'_, Verifies> {
+        self.verifies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Verifies {
+    pub(super) fn find(&self, id: Uuid) -> Option<Job> {
+        self.all().find(|job| job.id == id).cloned()
+    }
+
+    /// The one under way, else the one that began last.
+    pub(super) fn latest(&self) -> Option<&Job> {
+        self.all().max_by_key(|job| (job.is_under_way(), job.id))
+    }
+
+    pub(super) fn cancel(&self) {
+        self.all().for_each(|job| job.cancel.cancel());
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.all().any(Job::is_under_way)
+    }
+
+    /// Takes the place of the last one that was asked for, unless that is under way.
+    fn put(&mut self, job: Job) -> Result<(), JobError> {
+        if let Some(held) = self.asked_for.as_ref().filter(|job| job.is_under_way()) {
+            let (kind, id) = (JobKind::Verify, held.id);
+            return Err(JobError::UnderWay { kind, id });
+        }
+        if let Some(job) = &self.by_itself {
+            job.cancel.cancel();
+        }
+        self.asked_for = Some(job);
+        Ok(())
+    }
+
+    /// `false`: there is one under way by now.
+    fn put_by_itself(&mut self, job: Job) -> bool {
+        let free = !self.is_under_way();
+        if free {
+            self.by_itself = Some(job);
+        }
+        free
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Job> {
+        self.asked_for.iter().chain(&self.by_itself)
+    }
+}

@@ -1,0 +1,194 @@
+//! Foreign keys between configured tables, as something that can be followed on either side.
+//!
+//! A reference of which one column is NULL refers to nothing (`MATCH SIMPLE`, PostgreSQL's default). It may point
+//! to other columns than the parent's primary key. A parent that is soft-deleted is there.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::keys::identity;
+use super::{Filter, Read, ReadKind, Schema, Sort, Table, Test};
+use crate::contract::{Operator, Row};
+
+/// A foreign key whose two tables are configured.
+#[derive(Clone, Debug)]
+pub struct Relation {
+    /// The table that refers.
+    pub child: Arc<Table>,
+    /// Its columns (indexes).
+    pub columns: Vec<usize>,
+    /// The table that is referred to.
+    pub parent: Arc<Table>,
+    /// Its columns (indexes), in the order of `columns`.
+    pub target: Vec<usize>,
+}
+
+impl Schema {
+    /// The foreign keys of a table that can be followed: those that point to a configured table.
+    #[must_use]
+    pub fn relations(&self, child: &Arc<Table>) -> Vec<Relation> {
+        let followed = child.references.iter().filter_map(|reference| {
+            let parent = self.table(&reference.table)?;
+            let target = reference.target.iter().map(|name| parent.column(name));
+            Some(Relation {
+                child: Arc::clone(child),
+                columns: reference.columns.clone(),
+                parent: Arc::clone(parent),
+                target: target.collect::<Option<_>>()?,
+            })
+        });
+        followed.collect()
+    }
+}
+
+impl Relation {
+    /// What a row of the child refers to, in the order of `columns`; none when it refers to nothing.
+    #[must_use]
+    pub fn reference(&self, row: &Row) -> Option<Vec<Value>> {
+        values(&self.child, &self.columns, row)
+    }
+
+    /// Names of the referring columns.
+    #[must_use]
+    pub fn column_names(&self) -> Vec<String> {
+        let name = |&column: &usize| self.child.columns[column].name.clone();
+        self.columns.iter().map(name).collect()
+    }
+
+    /// Text that is equal for equal references, however they are spelled; for matching in memory only.
+    #[must_use]
+    pub fn reference_identity(&self, reference: &[Value]) -> String {
+        let kinds = self
+            .target
+            .iter()
+            .map(|&column| &self.parent.columns[column].kind);
+        identity(kinds.zip(reference))
+    }
+
+    /// The same of the parent's row, if the row has the columns.
+    #[must_use]
+    pub fn parent_identity(&self, row: &Row) -> Option<String> {
+        let values = values(&self.parent, &self.target, row)?;
+        Some(self.reference_identity(&values))
+    }
+
+    /// Reads the parents of these references: their keys and the columns that are referred to.
+    #[must_use]
+    pub fn parents(&self, references: &[Vec<Value>]) -> Read {
+        let mut columns = self.parent.key.clone();
+        columns.extend(
+            self.target
+                .iter()
+                .filter(|column| !self.parent.key.contains(column)),
+        );
+        let in_key_order = |&column: &usize| Sort {
+            column,
+            descending: false,
+        };
+        Read {
+            table: Arc::clone(&self.parent),
+            kind: ReadKind::Rows {
+                columns,
+                order: self.parent.key.iter().map(in_key_order).collect(),
+                limit: None,
+                offset: None,
+            },
+            filter: self.any_of(references),
+        }
+    }
+
+    fn any_of(&self, references: &[Vec<Value>]) -> Filter {
+        if self.target == self.parent.key {
+            return Filter::Keys(references.to_vec());
+        }
+        match (references, self.target.as_slice()) {
+            ([reference], _) => equal(&self.target, reference),
+            (_, [column]) => Filter::Test(Test {
+                column: *column,
+                operator: Operator::In,
+                value: references.iter().flatten().cloned().collect(),
+            }),
+            (_, target) => {
+                let each = references.iter().map(|reference| equal(target, reference));
+                Filter::Any(each.collect())
+            }
+        }
+    }
+}
+
+/// These columns have these values.
+fn equal(columns: &[usize], values: &[Value]) -> Filter {
+    let tests = columns.iter().zip(values).map(|(&column, value)| {
+        Filter::Test(Test {
+            column,
+            operator: Operator::Eq,
+            value: value.clone(),
+        })
+    });
+    Filter::All(tests.collect())
+}
+
+/// The values of these columns; none when one of them is missing or NULL.
+fn values(table: &Table, columns: &[usize], row: &Row) -> Option<Vec<Value>> {
+    let value = |&column: &usize| {
+        let value = row.get(&table.columns[column].name)?;
+        (!value.is_null()).then(|| value.clone())
+    };
+    columns.iter().map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::fixture::pairs_table;
+    use crate::schema::{OnChange, Reference};
+
+    /// `pairs` refer to themselves, by the key's columns in another order.
+    fn relation() -> Relation {
+        let mut table = pairs_table();
+        let [a, b] = ["a", "b"].map(|name| table.column(name).unwrap());
+        table.references = vec![Reference {
+            columns: vec![b, a],
+            table: table.name.clone(),
+            target: vec!["b".to_owned(), "a".to_owned()],
+            clears: vec![],
+            on_delete: OnChange::Refuse,
+            on_update: OnChange::Refuse,
+        }];
+        let table = Arc::new(table);
+        let mut schema = Schema::default();
+        schema.tables.insert(table.name.clone(), Arc::clone(&table));
+        schema.relations(&table).remove(0)
+    }
+
+    #[test]
+    fn a_reference_with_a_null_refers_to_nothing() {
+        let relation = relation();
+        let refers = |row: Value| relation.reference(row.as_object().unwrap());
+        assert_eq!(
+            refers(json!({"a": 1, "b": "x"})),
+            Some(vec![json!("x"), json!(1)])
+        );
+        assert_eq!(refers(json!({"a": null, "b": "x"})), None);
+    }
+
+    #[test]
+    fn a_parent_is_matched_by_value_whatever_the_order_of_its_key() {
+        let relation = relation();
+        let parent: Value = serde_json::from_str(r#"{"b":"x","a":1.0}"#).unwrap();
+        let found = relation.parent_identity(parent.as_object().unwrap());
+        let asked = relation.reference_identity(&[json!("x"), json!(1)]);
+        assert_eq!(found, Some(asked));
+        let read = relation.parents(&[vec![json!("x"), json!(1)]]);
+        assert!(matches!(read.filter, Filter::All(ref tests) if tests.len() == 2));
+    }
+
+    #[test]
+    fn a_table_that_is_not_configured_is_not_followed() {
+        let child = Arc::clone(&relation().child);
+        assert!(Schema::default().relations(&child).is_empty());
+    }
+}

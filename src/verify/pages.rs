@@ -1,0 +1,310 @@
+//! One table: both sides walked side by side, page by page.
+//!
+//! Rows are matched by key within what was read and not matched yet, so where both sides walk in the same order
+//! each row is read once. Whatever the order of keys on either side, nothing is concluded from it: what stays
+//! unmatched for more than a page is asked for by key on the other side, and only then is a suspect. Memory is
+//! bounded by a few pages.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{TableVerdict, Verify};
+use crate::compare::row_diff;
+use crate::contract::{Key, Row};
+use crate::schema::{Relation, Table};
+use crate::shadow::Checked;
+use crate::telemetry::Comparison;
+use crate::walk::{Line, WalkError, key_of, values_of};
+
+/// Suspects that are rechecked at once.
+const CHECKS_AT_ONCE: usize = 8;
+
+/// A row that both sides have.
+pub(super) struct Pair {
+    pub(super) legacy: Row,
+    pub(super) storage: Row,
+}
+
+/// What of some rows is suspect.
+#[derive(Clone, Copy)]
+pub(super) enum Suspected<'a> {
+    /// What they hold, or whether they are there.
+    Rows(&'a Arc<Table>),
+    /// Where they refer to.
+    References(&'a Relation),
+}
+
+/// Rows of one side by what they are matched by.
+type Rows = HashMap<String, Row>;
+
+/// Where a walk of one side goes on.
+enum Cursor {
+    After(Option<Vec<Value>>),
+    Ended,
+}
+
+/// A table under way.
+struct Sides {
+    table: Arc<Table>,
+    relations: Vec<Relation>,
+    legacy: Cursor,
+    storage: Cursor,
+    /// Read, and not matched yet.
+    only_legacy: Rows,
+    only_storage: Rows,
+}
+
+impl Verify<'_> {
+    /// Every row of both sides.
+    pub(super) async fn table(
+        &mut self,
+        table: &Arc<Table>,
+        line: &Line,
+        verdict: &mut TableVerdict,
+    ) -> Result<(), WalkError> {
+        let mut sides = Sides {
+            table: Arc::clone(table),
+            relations: self.parts.legacy.schema().relations(table),
+            legacy: Cursor::After(None),
+            storage: match self.walk.walks_storage() {
+                true => Cursor::After(None),
+                false => Cursor::Ended,
+            },
+            only_legacy: Rows::new(),
+            only_storage: Rows::new(),
+        };
+        loop {
+            let (legacy, storage) = tokio::try_join!(
+                self.legacy_rows(table, &mut sides.legacy),
+                self.storage_rows(table, &mut sides.storage),
+            )?;
+            let read = (legacy.len(), storage.len());
+            verdict.legacy_rows += read.0 as u64;
+            verdict.storage_rows += read.1 as u64;
+            let pairs = sides.take_in(legacy, storage)?;
+            self.hold(&sides, pairs, verdict).await?;
+            let ended = sides.have_ended();
+            let most = sides.only_legacy.len().max(sides.only_storage.len());
+            if ended || most as u64 >= self.page {
+                self.ask_for_the_rest(&mut sides, verdict).await?;
+            }
+            line.add(read.0, read.1);
+            self.rest_after(read.0.max(read.1)).await?;
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn legacy_rows(
+        &self,
+        table: &Arc<Table>,
+        cursor: &mut Cursor,
+    ) -> Result<Vec<Row>, WalkError> {
+        let Cursor::After(after) = cursor else {
+            return Ok(Vec::new());
+        };
+        let read = self.walk.legacy_page(table, after.as_deref(), self.page);
+        let page = read.await?;
+        cursor.go_on(page.next);
+        Ok(page.rows)
+    }
+
+    async fn storage_rows(
+        &self,
+        table: &Arc<Table>,
+        cursor: &mut Cursor,
+    ) -> Result<Vec<Row>, WalkError> {
+        let Cursor::After(after) = cursor else {
+            return Ok(Vec::new());
+        };
+        let read = self.walk.storage_page(table, after.as_deref(), self.page);
+        let page = read.await?;
+        cursor.go_on(page.next);
+        Ok(page.rows)
+    }
+
+    /// Compares rows that both sides have, and what they refer to.
+    async fn hold(
+        &self,
+        sides: &Sides,
+        pairs: Vec<Pair>,
+        verdict: &mut TableVerdict,
+    ) -> Result<(), WalkError> {
+        let table = &sides.table;
+        let relations = &sides.relations;
+        let references = self.check_references(relations, &pairs, verdict).await?;
+        let (mut matched, mut suspects) = (0, Vec::new());
+        for (place, pair) in pairs.iter().enumerate() {
+            let (authority, secondary) = self.authority_first(&pair.legacy, &pair.storage);
+            let equal = row_diff(table, authority, secondary).is_equal();
+            match references.get(&place) {
+                Some(Checked::Confirmed(_)) => {}
+                Some(checked) if equal => self.count(table, *checked, verdict),
+                None if equal => matched += 1,
+                Some(_) | None => suspects.push(key_of(table, &pair.legacy)?),
+            }
+        }
+        verdict.matched += matched;
+        self.tell(table, Comparison::Match, matched);
+        self.check(table, suspects, verdict).await
+    }
+
+    /// Asks each side by key for what the other has and was not matched.
+    async fn ask_for_the_rest(
+        &self,
+        sides: &mut Sides,
+        verdict: &mut TableVerdict,
+    ) -> Result<(), WalkError> {
+        let table = Arc::clone(&sides.table);
+        let only_legacy: Vec<Row> = sides.only_legacy.drain().map(|(_, row)| row).collect();
+        let only_storage: Vec<Row> = sides.only_storage.drain().map(|(_, row)| row).collect();
+        let legacy = self.walk.keyed(&table, only_legacy).await?;
+        let keys: Vec<Key> = legacy.iter().map(|(key, _)| key.clone()).collect();
+        let mut stored = self.walk.storage_rows(&table, &keys).await?;
+        if !self.walk.walks_storage() {
+            verdict.storage_rows += stored.len() as u64;
+        }
+        let (mut pairs, mut suspects) = (Vec::new(), Vec::new());
+        for (key, legacy) in legacy {
+            match stored.remove(&key) {
+                Some(storage) => pairs.push(Pair { legacy, storage }),
+                None => suspects.push(key_of(&table, &legacy)?),
+            }
+        }
+        self.hold(sides, pairs, verdict).await?;
+        // A row that legacy has as well is looked at when legacy's walk comes to it, or was.
+        let keyed = self.walk.keyed(&table, only_storage).await?;
+        let keys: Vec<Key> = keyed.iter().map(|(key, _)| key.clone()).collect();
+        let extra = self.walk.not_in_legacy(&table, keys).await?;
+        for key in &extra {
+            suspects.push(values_of(key)?);
+        }
+        self.check(&table, suspects, verdict).await
+    }
+
+    /// Rechecks suspects; counts what became of them and owes what is confirmed, where asked to.
+    async fn check(
+        &self,
+        table: &Arc<Table>,
+        suspects: Vec<Vec<Value>>,
+        verdict: &mut TableVerdict,
+    ) -> Result<(), WalkError> {
+        let results = self.recheck(Suspected::Rows(table), &suspects).await?;
+        for checked in &results {
+            self.count(table, *checked, verdict);
+        }
+        self.repair(table, confirmed(suspects, &results), verdict)
+            .await
+    }
+
+    /// Rechecks rows, some at a time, while the walk may go on; the results in order.
+    pub(super) async fn recheck(
+        &self,
+        suspected: Suspected<'_>,
+        keys: &[Vec<Value>],
+    ) -> Result<Vec<Checked>, WalkError> {
+        let mut checks = stream::iter(keys.to_vec())
+            .map(|key| self.check_one(suspected, key))
+            .buffered(CHECKS_AT_ONCE);
+        let mut results = Vec::with_capacity(keys.len());
+        while let Some(checked) = checks.next().await {
+            self.walk.steady().await?;
+            results.push(checked);
+        }
+        Ok(results)
+    }
+
+    async fn check_one(&self, suspected: Suspected<'_>, key: Vec<Value>) -> Checked {
+        let comparer = &self.parts.comparer;
+        match suspected {
+            Suspected::Rows(table) => comparer.check_row(table, key).await,
+            Suspected::References(relation) => comparer.check_reference(relation, key).await,
+        }
+    }
+
+    /// Owes rows that are confirmed to differ, where asked to.
+    pub(super) async fn repair(
+        &self,
+        table: &Table,
+        confirmed: Vec<Vec<Value>>,
+        verdict: &mut TableVerdict,
+    ) -> Result<(), WalkError> {
+        if self.repair {
+            let keys = self.walk.canonical(table, &confirmed).await?;
+            self.walk.owe(table, &keys).await?;
+            verdict.repaired += keys.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Counts what became of a suspect.
+    pub(super) fn count(&self, table: &Table, checked: Checked, verdict: &mut TableVerdict) {
+        verdict.count(checked);
+        self.tell(table, checked.into(), 1);
+    }
+
+    fn tell(&self, table: &Table, result: Comparison, rows: u64) {
+        let metrics = self.parts.observer.metrics();
+        metrics.verified(&table.name, result, rows);
+    }
+
+    async fn rest_after(&mut self, rows: usize) -> Result<(), WalkError> {
+        self.pace.set((self.rate)());
+        let then = self.pace.after(rows, Instant::now());
+        self.walk.rest_until(then).await
+    }
+}
+
+impl Sides {
+    /// Rows that were read; what is now known of both sides.
+    fn take_in(&mut self, legacy: Vec<Row>, storage: Vec<Row>) -> Result<Vec<Pair>, WalkError> {
+        for row in legacy {
+            let identity = self.table.key_identity(&key_of(&self.table, &row)?);
+            self.only_legacy.insert(identity, row);
+        }
+        let mut pairs = Vec::new();
+        for row in storage {
+            let identity = self.table.key_identity(&key_of(&self.table, &row)?);
+            self.only_storage.insert(identity, row);
+        }
+        let (only_legacy, only_storage) = (&mut self.only_legacy, &mut self.only_storage);
+        only_storage.retain(|identity, storage| match only_legacy.remove(identity) {
+            Some(legacy) => {
+                let storage = std::mem::take(storage);
+                pairs.push(Pair { legacy, storage });
+                false
+            }
+            None => true,
+        });
+        Ok(pairs)
+    }
+
+    fn have_ended(&self) -> bool {
+        matches!(
+            (&self.legacy, &self.storage),
+            (Cursor::Ended, Cursor::Ended)
+        )
+    }
+}
+
+impl Cursor {
+    fn go_on(&mut self, next: Option<Vec<Value>>) {
+        *self = match next {
+            Some(key) => Self::After(Some(key)),
+            None => Self::Ended,
+        };
+    }
+}
+
+/// The suspects whose difference was confirmed.
+pub(super) fn confirmed(suspects: Vec<Vec<Value>>, results: &[Checked]) -> Vec<Vec<Value>> {
+    let told = suspects.into_iter().zip(results);
+    told.filter(|(_, checked)| matches!(checked, Checked::Confirmed(_)))
+        .map(|(key, _)| key)
+        .collect()
+}
