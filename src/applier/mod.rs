@@ -14,17 +14,18 @@ mod to_storage;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use batch::BatchSize;
 
 use crate::control::{Control, Phase};
-use crate::journal::{ClaimOptions, Direction};
+use crate::journal::{self, Claim, ClaimOptions, Direction};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::Parts;
 use crate::shadow::Comparer;
+use crate::sql::Fault;
 use crate::stage::Stage;
 use crate::storage::Storage;
 
@@ -63,6 +64,8 @@ pub struct Applier {
     comparer: Arc<Comparer>,
     options: ApplierOptions,
     batch: BatchSize,
+    /// Claims are made one after another: two at once would choose the same entries, and one of them in vain.
+    claiming: Mutex<()>,
     owed: Arc<Notify>,
 }
 
@@ -106,6 +109,7 @@ impl Applier {
             comparer: parts.comparer,
             owed: parts.owed,
             batch: BatchSize::new(options.batch_max),
+            claiming: Mutex::new(()),
             options,
         })
     }
@@ -177,6 +181,12 @@ impl Applier {
             Round::Idle => self.pay_parked().await,
             round => round,
         }
+    }
+
+    /// Claims entries whose turn it is.
+    async fn claim(&self, direction: Direction) -> Result<Option<Claim>, Fault> {
+        let _one_at_a_time = self.claiming.lock().await;
+        journal::claim(self.legacy.db(), &self.claim_options(direction)).await
     }
 
     fn claim_options(&self, direction: Direction) -> ClaimOptions {
