@@ -12,6 +12,7 @@ use cutover::sql::{Db, PoolOptions, TableSpec, introspect};
 use cutover::storage::{
     AmqpOptions, Capabilities, Payment, Storage, StorageOptions, Transport, UnixMs,
 };
+use cutover::tls::{Trust, TrustFiles};
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 
@@ -133,6 +134,7 @@ fn storage_of(world: &World) -> Storage {
         capabilities: Capabilities::all(),
         rpc_deadline: DEADLINE,
         inflight_max: 64,
+        trust: Arc::new(Trust::load(TrustFiles::default()).expect("the public roots")),
     };
     Storage::new(options).expect("options of a storage client")
 }

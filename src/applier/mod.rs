@@ -14,18 +14,19 @@ mod to_storage;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use batch::BatchSize;
 
 use crate::control::{Control, Phase};
 use crate::drift::Drift;
-use crate::journal::{ClaimOptions, Direction};
+use crate::journal::{self, Claim, ClaimOptions, Direction};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::Parts;
 use crate::shadow::Comparer;
+use crate::sql::Fault;
 use crate::stage::Stage;
 use crate::storage::Storage;
 
@@ -65,6 +66,8 @@ pub struct Applier {
     drift: Arc<Drift>,
     options: ApplierOptions,
     batch: BatchSize,
+    /// Claims are made one after another: two at once would choose the same entries, and one of them in vain.
+    claiming: Mutex<()>,
     owed: Arc<Notify>,
 }
 
@@ -109,6 +112,7 @@ impl Applier {
             drift: parts.drift,
             owed: parts.owed,
             batch: BatchSize::new(options.batch_max),
+            claiming: Mutex::new(()),
             options,
         })
     }
@@ -180,6 +184,12 @@ impl Applier {
             Round::Idle => self.pay_parked().await,
             round => round,
         }
+    }
+
+    /// Claims entries whose turn it is.
+    async fn claim(&self, direction: Direction) -> Result<Option<Claim>, Fault> {
+        let _one_at_a_time = self.claiming.lock().await;
+        journal::claim(self.legacy.db(), &self.claim_options(direction)).await
     }
 
     fn claim_options(&self, direction: Direction) -> ClaimOptions {

@@ -18,8 +18,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 impl Applier {
     /// Claims and pays one batch of `copy` entries towards legacy.
     pub(super) async fn pay_legacy(&self) -> Round {
-        let options = self.claim_options(Direction::ToLegacy);
-        let claim = match journal::claim(self.legacy.db(), &options).await {
+        let claim = match self.claim(Direction::ToLegacy).await {
             Ok(Some(claim)) => claim,
             Ok(None) => return Round::Idle,
             Err(fault) => return self.trouble("claiming", &fault),

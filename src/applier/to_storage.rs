@@ -72,8 +72,7 @@ pub(super) const SCHEMA_DELAY: Duration = Duration::from_secs(2);
 impl Applier {
     /// Claims and pays one batch of entries whose turn it is.
     pub(super) async fn pay_storage(&self) -> Round {
-        let options = self.claim_options(Direction::ToStorage);
-        match journal::claim(self.legacy.db(), &options).await {
+        match self.claim(Direction::ToStorage).await {
             Ok(Some(claim)) => self.pay_claim(&claim, false).await.0,
             Ok(None) => Round::Idle,
             Err(fault) => self.trouble("claiming", &fault),

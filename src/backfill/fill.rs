@@ -247,12 +247,13 @@ impl Fill<'_> {
             .wait_for_room(throttle.window, throttle.lag_max)
             .await?;
         let window = u64::try_from(throttle.window).unwrap_or(1).max(1);
-        // No more than a second's worth at once: the pace is even, and another rate soon takes effect.
-        let second = match self.rate() {
+        // No more than a tenth of a second's worth at once: callers meet no bursts, and another rate soon takes
+        // effect.
+        let paced = match self.rate() {
             0 => u64::MAX,
-            rate => u64::from(rate),
+            rate => u64::from(rate) / 10,
         };
-        Ok(throttle.chunk.min(window).min(second).max(1))
+        Ok(throttle.chunk.min(window).min(paced).max(1))
     }
 
     /// Rows a second: what the run says, else the configuration; 0 is no limit.

@@ -9,10 +9,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::stripes::{json_list, lock, seq_list};
+use super::stripes::{json_list, lock, seq_is_in, seq_list};
 use super::{Claimed, Direction, Parked};
 use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
-use crate::sql::{Arg, Db, Fault, Record, Tx};
+use crate::sql::{Arg, Db, Dialect, Fault, Record, Tx};
+
+/// Entries among which a claim looks first: more than workers have under way, unless they are very many.
+const OLDEST: usize = 2_000;
 
 /// What a claim may take.
 #[derive(Clone, Debug)]
@@ -112,18 +115,17 @@ async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Opt
     let token = Token::fresh();
     let deadline_us = now_us + micros(options.lease);
     let seqs: Vec<i64> = choice.claimed.iter().map(|entry| entry.seq).collect();
-    tx.control(
+    let claim = format!(
         "UPDATE cutover.journal SET token = $1::uuid, deadline_us = $2, attempts = attempts + 1, parked = NULL \
-         WHERE seq IN (SELECT e.value::bigint FROM cutover.each($3) AS e)",
-        vec![token.into(), deadline_us.into(), seq_list(&seqs)],
-    )
-    .await?;
+         WHERE {}",
+        seq_is_in(tx.dialect(), "$3")
+    );
+    let args = vec![token.into(), deadline_us.into(), seq_list(&seqs)];
+    tx.control(&claim, args).await?;
     if !choice.skipped.is_empty() {
-        tx.control(
-            "DELETE FROM cutover.journal WHERE seq IN (SELECT e.value::bigint FROM cutover.each($1) AS e)",
-            vec![seq_list(&choice.skipped)],
-        )
-        .await?;
+        let skipped = seq_is_in(tx.dialect(), "$1");
+        let skip = format!("DELETE FROM cutover.journal WHERE {skipped}");
+        tx.control(&skip, vec![seq_list(&choice.skipped)]).await?;
     }
     tx.commit().await?;
     Ok(Some(Claim {
@@ -135,20 +137,37 @@ async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Opt
 }
 
 /// Keys whose first open entry could be paid now. A hint only: the claim checks again under the lock.
+///
+/// Looked for among the oldest entries first, which are enough while much is owed: what there is to choose from
+/// must not make each claim slower. All are looked through when these do not fill the batch.
 async fn candidates(
     db: &Db,
     options: &ClaimOptions,
     which: &str,
 ) -> Result<Vec<(String, Key)>, Fault> {
+    let oldest = format!("(SELECT * FROM cutover.journal ORDER BY seq LIMIT {OLDEST})");
+    let found = candidates_of(db, options, which, &oldest).await?;
+    if found.len() >= options.batch_max {
+        return Ok(found);
+    }
+    candidates_of(db, options, which, "cutover.journal").await
+}
+
+async fn candidates_of(
+    db: &Db,
+    options: &ClaimOptions,
+    which: &str,
+    entries: &str,
+) -> Result<Vec<(String, Key)>, Fault> {
     let sql = format!(
-        "SELECT j.tbl, j.key FROM cutover.journal j \
+        "SELECT j.tbl, j.key FROM {entries} AS j \
          WHERE j.direction = $1 AND j.kind = 'copy' AND {which} \
          AND j.generation = (SELECT generation FROM cutover.state) \
          AND j.not_before_us <= cutover.now_us() \
          AND (j.token IS NULL OR j.deadline_us + $2 < cutover.now_us()) \
          AND NOT EXISTS (SELECT 1 FROM cutover.journal o \
-             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.generation = j.generation) \
-         ORDER BY j.seq LIMIT $3"
+             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.generation = j.generation \
+             LIMIT 1 OFFSET 0) ORDER BY j.seq LIMIT $3"
     );
     let args = vec![
         options.direction.as_str().into(),
@@ -169,28 +188,46 @@ async fn open_entries(
     skew: Duration,
     keys: &[(String, Key)],
 ) -> Result<Vec<Open>, Fault> {
-    let names: Vec<String> = keys
-        .iter()
-        .map(|(table, key)| format!("{table}{key}"))
-        .collect();
-    let texts: Vec<&str> = keys.iter().map(|(_, key)| key.0.as_str()).collect();
-    let rows = tx
-        .control(
-            "SELECT seq, tbl, key, kind, CASE WHEN token IS NULL THEN not_before_us ELSE deadline_us + $5 END, \
-             op_id::text, created_us, attempts, bypass FROM cutover.journal \
-             WHERE key IN (SELECT e.value FROM cutover.each($1) AS e) \
-             AND (tbl || key) IN (SELECT e.value FROM cutover.each($2) AS e) \
-             AND direction = $3 AND generation = $4 ORDER BY seq",
-            vec![
-                json_list(&texts),
-                json_list(&names),
-                direction.as_str().into(),
-                generation.into(),
-                micros(skew).into(),
-            ],
-        )
-        .await?;
-    rows.iter().map(Open::read).collect()
+    let mut by_table: HashMap<&str, Vec<&str>> = HashMap::new();
+    for (table, key) in keys {
+        by_table.entry(table).or_default().push(&key.0);
+    }
+    let sql = format!(
+        "SELECT j.seq, j.tbl, j.key, j.kind, \
+         CASE WHEN j.token IS NULL THEN j.not_before_us ELSE j.deadline_us + $5 END, \
+         j.op_id::text, j.created_us, j.attempts, j.bypass FROM {} \
+         WHERE j.direction = $3 AND j.generation = $4",
+        entries_of_keys(tx.dialect())
+    );
+    let mut open = Vec::with_capacity(keys.len());
+    for (table, keys) in by_table {
+        let args = vec![
+            json_list(&keys),
+            table.into(),
+            direction.as_str().into(),
+            generation.into(),
+            micros(skew).into(),
+        ];
+        for row in tx.control(&sql, args).await? {
+            open.push(Open::read(&row)?);
+        }
+    }
+    open.sort_by_key(|entry| entry.seq);
+    Ok(open)
+}
+
+/// The entries of table `$2` with the keys `$1`, each looked up by the index. Left to itself, PostgreSQL reads the
+/// whole journal instead: it grows and shrinks faster than its statistics follow.
+fn entries_of_keys(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Postgres => {
+            "cutover.each($1) AS k CROSS JOIN LATERAL \
+             (SELECT * FROM cutover.journal WHERE tbl = $2 AND key = k.value OFFSET 0) AS j"
+        }
+        Dialect::Sqlite => {
+            "cutover.each($1) AS k CROSS JOIN cutover.journal AS j ON j.tbl = $2 AND j.key = k.value"
+        }
+    }
 }
 
 impl Open {
@@ -358,13 +395,12 @@ impl Claim {
     /// # Errors
     /// See [`Fault`]; the entries stay and are paid again, which is harmless.
     pub async fn settle(&self, db: &Db, seqs: &[i64]) -> Result<Vec<i64>, Fault> {
-        let rows = db
-            .control(
-                "DELETE FROM cutover.journal WHERE token = $1::uuid \
-                 AND seq IN (SELECT e.value::bigint FROM cutover.each($2) AS e) RETURNING seq",
-                vec![self.token.into(), seq_list(seqs)],
-            )
-            .await?;
+        let settle = format!(
+            "DELETE FROM cutover.journal WHERE token = $1::uuid AND {} RETURNING seq",
+            seq_is_in(db.dialect(), "$2")
+        );
+        let args = vec![self.token.into(), seq_list(seqs)];
+        let rows = db.control(&settle, args).await?;
         rows.iter().map(|row| row.some_int(0)).collect()
     }
 
@@ -379,19 +415,19 @@ impl Claim {
         delay: Duration,
         parked: Option<Parked>,
     ) -> Result<(), Fault> {
-        db.control(
+        let release = format!(
             "UPDATE cutover.journal SET token = NULL, deadline_us = 0, \
              not_before_us = CASE WHEN $3 = 0 THEN 0 ELSE cutover.now_us() + $3 END, parked = $4 \
-             WHERE token = $1::uuid AND seq IN (SELECT e.value::bigint FROM cutover.each($2) AS e)",
-            vec![
-                self.token.into(),
-                seq_list(seqs),
-                micros(delay).into(),
-                Arg::Text(parked.map(|parked| parked.as_str().to_owned())),
-            ],
-        )
-        .await
-        .map(drop)
+             WHERE token = $1::uuid AND {}",
+            seq_is_in(db.dialect(), "$2")
+        );
+        let args = vec![
+            self.token.into(),
+            seq_list(seqs),
+            micros(delay).into(),
+            Arg::Text(parked.map(|parked| parked.as_str().to_owned())),
+        ];
+        db.control(&release, args).await.map(drop)
     }
 }
 

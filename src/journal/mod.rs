@@ -36,6 +36,6 @@ pub use operation::{
 };
 pub use stats::{
     OpenEntry, Owed, OwedUntil, Payable, accept, append_copies, entries, entry, is_owed, last_seq,
-    owed, owed_until, payable, prune_operations, prune_void, retry,
+    owed, owed_among, owed_until, payable, prune_operations, prune_void, retry,
 };
 pub use widen::{Widened, widen};

@@ -1,5 +1,6 @@
 //! Looking at the journal, and the rare acts on it: appending copies, retrying, pruning.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::entry::{Direction, Parked};
@@ -140,6 +141,23 @@ pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fa
         )
         .await?;
     Ok(!rows.is_empty())
+}
+
+/// Which of these keys of a table anything is owed of.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn owed_among(db: &Db, table: &str, keys: &[Key]) -> Result<HashSet<Key>, Fault> {
+    let texts: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
+    let rows = db
+        .control(
+            "SELECT DISTINCT key FROM cutover.journal WHERE tbl = $1 \
+             AND key IN (SELECT e.value FROM cutover.each($2) AS e) \
+             AND generation = (SELECT generation FROM cutover.state)",
+            vec![table.into(), json_list(&texts)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(Key(row.some_text(0)?))).collect()
 }
 
 /// What `OpenEntry::read` reads, in its order.

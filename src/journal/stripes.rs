@@ -83,6 +83,16 @@ pub(super) fn json_list<S: AsRef<str>>(items: &[S]) -> Arg {
     ))
 }
 
+/// Whether an entry's number is in the list that a parameter holds. As an array PostgreSQL looks each up by the
+/// primary key; from a subquery it would read the whole journal.
+pub(super) fn seq_is_in(dialect: Dialect, parameter: &str) -> String {
+    let listed = format!("SELECT e.value::bigint FROM cutover.each({parameter}) AS e");
+    match dialect {
+        Dialect::Postgres => format!("seq = ANY (ARRAY({listed}))"),
+        Dialect::Sqlite => format!("seq IN ({listed})"),
+    }
+}
+
 /// Sequence numbers as one parameter.
 pub(super) fn seq_list(seqs: &[i64]) -> Arg {
     let texts: Vec<String> = seqs.iter().map(i64::to_string).collect();

@@ -7,9 +7,9 @@
 
 mod recheck;
 mod reference;
+mod rows;
 
 pub use recheck::Checked;
-use recheck::Question;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -145,17 +145,16 @@ impl Comparer {
     /// Holds one row that is suspect against the other side, as long as it takes; what is confirmed is
     /// written down.
     pub async fn check_row(&self, table: &Arc<Table>, key: Vec<Value>) -> Checked {
-        let read = Read::whole_rows(table, Filter::Keys(vec![key.clone()]), None);
-        self.recheck_row(Question::Answers(&read), key).await
+        let checked = self.check_rows(table, &[key]).await;
+        checked.first().copied().unwrap_or(Checked::Unread)
     }
 
     /// The same for what one row refers to: confirmed where it refers to nothing on one side only. A row that
     /// one side lacks is not judged here.
     pub async fn check_reference(&self, relation: &Relation, key: Vec<Value>) -> Checked {
         let filter = Filter::Keys(vec![key.clone()]);
-        let row = &Read::whole_rows(&relation.child, filter, None);
-        self.recheck_row(Question::Reference { row, relation }, key)
-            .await
+        let row = Read::whole_rows(&relation.child, filter, None);
+        self.recheck_reference(&row, relation, key).await
     }
 
     async fn compare_now(&self, answered: Answered, op: Op) -> Compared {

@@ -16,7 +16,7 @@ use crate::telemetry::Comparison as Compared;
 const SIGHTINGS: u32 = 2;
 
 /// Looks at one row before giving up, at least: enough to confirm a difference whatever its kind.
-const ROW_LOOKS_MIN: u32 = 5;
+pub(super) const ROW_LOOKS_MIN: u32 = 5;
 
 /// What became of a suspect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +39,13 @@ impl From<Checked> for Compared {
             Checked::Unread => Self::OneSidedError,
         }
     }
+}
+
+/// A suspect, and what was seen of it so far.
+pub(super) struct Watched {
+    suspect: Difference,
+    sightings: u32,
+    moved: bool,
 }
 
 /// What is looked at again.
@@ -70,21 +77,30 @@ pub(super) enum Look {
 impl Comparer {
     /// Reads both sides of a read that differed again, at most `recheck_max` times.
     pub(super) async fn recheck(&self, read: &Read, first: Difference) -> Compared {
-        let mut suspect = first;
+        let suspect = first;
         let looks = self.options.load().recheck_max;
-        let question = Question::Answers(read);
-        match self.look_again(question, &mut suspect, looks).await {
+        match self
+            .look_again(Question::Answers(read), suspect, looks)
+            .await
+        {
             // Too few looks to say more.
             None => Compared::Transient,
             Some(checked) => checked.into(),
         }
     }
 
-    /// The same for one row. Its key is known, so only what is owed of this row counts as moving.
-    pub(super) async fn recheck_row(&self, question: Question<'_>, key: Vec<Value>) -> Checked {
-        let mut suspect = one_row(DifferenceKind::Field, key, Vec::new());
+    /// The same for a row's reference. Its key is known, so only what is owed of it and of its parent counts as
+    /// moving.
+    pub(super) async fn recheck_reference(
+        &self,
+        row: &Read,
+        relation: &Relation,
+        key: Vec<Value>,
+    ) -> Checked {
+        let suspect = one_row(DifferenceKind::Orphan, key, Vec::new());
         let looks = self.options.load().recheck_max.max(ROW_LOOKS_MIN);
-        let checked = self.look_again(question, &mut suspect, looks).await;
+        let question = Question::Reference { row, relation };
+        let checked = self.look_again(question, suspect, looks).await;
         checked.unwrap_or(Checked::Unread)
     }
 
@@ -92,42 +108,29 @@ impl Comparer {
     async fn look_again(
         &self,
         question: Question<'_>,
-        suspect: &mut Difference,
+        suspect: Difference,
         looks: u32,
     ) -> Option<Checked> {
         let delay = self.options.load().recheck_delay;
-        let (mut sightings, mut moved) = (0, false);
+        let mut watched = Watched::new(suspect);
         for _ in 0..looks {
             tokio::time::sleep(delay).await;
             let look = match question {
-                Question::Answers(read) => self.look(read, suspect).await,
+                Question::Answers(read) => self.look(read, &watched.suspect).await,
                 Question::Reference { row, relation } => {
-                    self.look_at_reference(row, relation, suspect).await
+                    self.look_at_reference(row, relation, &watched.suspect)
+                        .await
                 }
             };
-            match look {
-                Look::Same => return Some(Checked::Agreed),
-                Look::Unread => return Some(Checked::Unread),
-                Look::Moving => {
-                    moved = true;
-                    sightings = 0;
-                }
-                Look::Differs(difference) => {
-                    // Another row than the one that was watched: watch that one from now on.
-                    sightings = if same_row(suspect, &difference) {
-                        sightings + 1
-                    } else {
-                        0
-                    };
-                    *suspect = difference;
-                    if sightings >= SIGHTINGS {
-                        self.confirm(question.table(), suspect).await;
-                        return Some(Checked::Confirmed(suspect.kind));
-                    }
-                }
+            let Some(checked) = watched.see(look) else {
+                continue;
+            };
+            if matches!(checked, Checked::Confirmed(_)) {
+                self.confirm(question.table(), &watched.suspect).await;
             }
+            return Some(checked);
         }
-        moved.then_some(Checked::Moving)
+        watched.ended()
     }
 
     /// The order matters: the authority, then the journal, then the secondary, then the authority again.
@@ -188,7 +191,7 @@ impl Comparer {
         Ok(keys.pop())
     }
 
-    async fn confirm(&self, table: &Table, difference: &Difference) {
+    pub(super) async fn confirm(&self, table: &Table, difference: &Difference) {
         let key = match self.key_of(table, difference).await {
             Ok(key) => key,
             Err(fault) => {
@@ -207,6 +210,48 @@ impl Comparer {
             fields: fields.unwrap_or_default(),
         };
         self.confirmed(table, finding).await;
+    }
+}
+
+impl Watched {
+    pub(super) fn new(suspect: Difference) -> Self {
+        Self {
+            suspect,
+            sightings: 0,
+            moved: false,
+        }
+    }
+
+    /// What is to be confirmed, or was.
+    pub(super) fn difference(&self) -> &Difference {
+        &self.suspect
+    }
+
+    /// Takes in a look; decides as soon as that can be.
+    pub(super) fn see(&mut self, look: Look) -> Option<Checked> {
+        match look {
+            Look::Same => Some(Checked::Agreed),
+            Look::Unread => Some(Checked::Unread),
+            Look::Moving => {
+                self.moved = true;
+                self.sightings = 0;
+                None
+            }
+            Look::Differs(difference) => {
+                // Another row, or kind, than the one that was watched: watch that one from now on.
+                self.sightings = match same_row(&self.suspect, &difference) {
+                    true => self.sightings + 1,
+                    false => 0,
+                };
+                self.suspect = difference;
+                (self.sightings >= SIGHTINGS).then_some(Checked::Confirmed(self.suspect.kind))
+            }
+        }
+    }
+
+    /// What is to be said when there are no more looks; none when they decided nothing.
+    pub(super) fn ended(&self) -> Option<Checked> {
+        self.moved.then_some(Checked::Moving)
     }
 }
 
@@ -240,4 +285,47 @@ fn first_key(difference: &Difference) -> Option<&[Value]> {
 
 fn same_row(watched: &Difference, seen: &Difference) -> bool {
     watched.kind == seen.kind && first_key(watched) == first_key(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn seen(kind: DifferenceKind) -> Look {
+        Look::Differs(one_row(kind, vec![json!(1)], Vec::new()))
+    }
+
+    fn watched() -> Watched {
+        Watched::new(one_row(DifferenceKind::Field, vec![json!(1)], Vec::new()))
+    }
+
+    #[test]
+    fn a_difference_is_confirmed_when_it_was_seen_again_and_moving_begins_anew() {
+        let mut watched = watched();
+        assert_eq!(watched.see(seen(DifferenceKind::Field)), None);
+        assert_eq!(watched.see(Look::Moving), None);
+        assert_eq!(watched.see(seen(DifferenceKind::Field)), None);
+        let confirmed = Some(Checked::Confirmed(DifferenceKind::Field));
+        assert_eq!(watched.see(seen(DifferenceKind::Field)), confirmed);
+    }
+
+    #[test]
+    fn a_difference_that_becomes_another_is_watched_as_that() {
+        let mut watched = watched();
+        for kind in [DifferenceKind::Missing, DifferenceKind::Extra] {
+            assert_eq!(watched.see(seen(kind)), None);
+            assert_eq!(watched.see(seen(kind)), None);
+        }
+        assert_eq!(watched.ended(), None, "nothing was decided");
+        assert_eq!(watched.see(Look::Moving), None);
+        assert_eq!(watched.ended(), Some(Checked::Moving));
+    }
+
+    #[test]
+    fn agreement_and_silence_decide_at_once() {
+        assert_eq!(watched().see(Look::Same), Some(Checked::Agreed));
+        assert_eq!(watched().see(Look::Unread), Some(Checked::Unread));
+    }
 }

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -20,22 +19,10 @@ use crate::shadow::Checked;
 use crate::telemetry::Comparison;
 use crate::walk::{Line, WalkError, key_of, values_of};
 
-/// Suspects that are rechecked at once.
-const CHECKS_AT_ONCE: usize = 8;
-
 /// A row that both sides have.
 pub(super) struct Pair {
     pub(super) legacy: Row,
     pub(super) storage: Row,
-}
-
-/// What of some rows is suspect.
-#[derive(Clone, Copy)]
-pub(super) enum Suspected<'a> {
-    /// What they hold, or whether they are there.
-    Rows(&'a Arc<Table>),
-    /// Where they refer to.
-    References(&'a Relation),
 }
 
 /// Rows of one side by what they are matched by.
@@ -194,37 +181,13 @@ impl Verify<'_> {
         suspects: Vec<Vec<Value>>,
         verdict: &mut TableVerdict,
     ) -> Result<(), WalkError> {
-        let results = self.recheck(Suspected::Rows(table), &suspects).await?;
+        let results = self.parts.comparer.check_rows(table, &suspects).await;
+        self.walk.steady().await?;
         for checked in &results {
             self.count(table, *checked, verdict);
         }
         self.repair(table, confirmed(suspects, &results), verdict)
             .await
-    }
-
-    /// Rechecks rows, some at a time, while the walk may go on; the results in order.
-    pub(super) async fn recheck(
-        &self,
-        suspected: Suspected<'_>,
-        keys: &[Vec<Value>],
-    ) -> Result<Vec<Checked>, WalkError> {
-        let mut checks = stream::iter(keys.to_vec())
-            .map(|key| self.check_one(suspected, key))
-            .buffered(CHECKS_AT_ONCE);
-        let mut results = Vec::with_capacity(keys.len());
-        while let Some(checked) = checks.next().await {
-            self.walk.steady().await?;
-            results.push(checked);
-        }
-        Ok(results)
-    }
-
-    async fn check_one(&self, suspected: Suspected<'_>, key: Vec<Value>) -> Checked {
-        let comparer = &self.parts.comparer;
-        match suspected {
-            Suspected::Rows(table) => comparer.check_row(table, key).await,
-            Suspected::References(relation) => comparer.check_reference(relation, key).await,
-        }
     }
 
     /// Owes rows that are confirmed to differ, where asked to.

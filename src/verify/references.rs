@@ -7,15 +7,19 @@
 
 use std::collections::{HashMap, HashSet};
 
+use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 
-use super::pages::{Pair, Suspected, confirmed};
+use super::pages::{Pair, confirmed};
 use super::{TableVerdict, Verify};
 use crate::contract::{Key, Row};
 use crate::schema::Relation;
 use crate::shadow::Checked;
 use crate::stage::Backend;
 use crate::walk::{WalkError, key_of};
+
+/// Suspects that are rechecked at once.
+const CHECKS_AT_ONCE: usize = 8;
 
 /// The distinct references of a page, by what they are matched by.
 type References = HashMap<String, Vec<Value>>;
@@ -37,7 +41,7 @@ impl Verify<'_> {
                 .iter()
                 .map(|place| key_of(&relation.child, &pairs[*place].legacy));
             let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
-            let checks = self.recheck(Suspected::References(relation), &keys).await?;
+            let checks = self.recheck(relation, &keys).await?;
             let mut orphans = Vec::new();
             for (place, checked) in places.into_iter().zip(&checks) {
                 if matches!(checked, Checked::Confirmed(_)) {
@@ -52,6 +56,24 @@ impl Verify<'_> {
             }
             self.repair(&relation.child, confirmed(keys, &checks), verdict)
                 .await?;
+        }
+        Ok(results)
+    }
+
+    /// Rechecks some at a time, while the walk may go on; the results in order.
+    async fn recheck(
+        &self,
+        relation: &Relation,
+        keys: &[Vec<Value>],
+    ) -> Result<Vec<Checked>, WalkError> {
+        let comparer = &self.parts.comparer;
+        let mut checks = stream::iter(keys.to_vec())
+            .map(|key| comparer.check_reference(relation, key))
+            .buffered(CHECKS_AT_ONCE);
+        let mut results = Vec::with_capacity(keys.len());
+        while let Some(checked) = checks.next().await {
+            self.walk.steady().await?;
+            results.push(checked);
         }
         Ok(results)
     }
