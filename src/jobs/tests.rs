@@ -2,8 +2,6 @@
 
 mod bench;
 
-use std::time::Duration;
-
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -28,10 +26,11 @@ macro_rules! on_both {
         })* }
     };
 }
+mod verifying;
+
 on_both!(
     an_empty_storage_is_filled_parents_first_and_a_clean_verify_makes_it_trustworthy,
     planted_differences_are_found_named_and_repaired,
-    a_row_whose_parent_is_gone_is_an_orphan_and_is_repaired_with_its_parent,
     a_difference_is_found_although_something_of_its_table_is_always_owed,
     rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences,
     once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for,
@@ -134,146 +133,6 @@ async fn planted_differences_are_found_named_and_repaired(under: Under) {
     assert_eq!(again["clean"], true, "{again:#}");
     assert_eq!(bench.count("campaigns").await, 1000);
     assert!(!bench.parts.control.snapshot().storage_stale);
-    bench.gone().await;
-}
-
-async fn a_row_whose_parent_is_gone_is_an_orphan_and_is_repaired_with_its_parent(under: Under) {
-    let bench = Bench::new(under, Capabilities::all()).await;
-    bench.backfill().await;
-    bench
-        .stored
-        .batch(
-            "PRAGMA foreign_keys = OFF; UPDATE ads SET campaign_id = 5000 WHERE campaign_id = 3; \
-             DELETE FROM campaigns WHERE id IN (7, 8); PRAGMA foreign_keys = ON",
-        )
-        .await
-        .unwrap();
-    let orphans = |report: &Value| report["tables"][1]["orphan"].as_u64();
-
-    let report = bench.verify(false).await;
-    assert_eq!(found(&report, "campaigns"), [2, 0, 0, 0, 0]);
-    assert_eq!(found(&report, "ads"), [0, 0, 0, 0, 0]);
-    assert_eq!(orphans(&report), Some(3), "{report:#}");
-    let lines = divergence::list(bench.parts.legacy.db(), 10).await.unwrap();
-    let told = lines.iter().filter(|line| line.kind == "orphan");
-    let told: Vec<_> = told.map(|line| (&*line.table, &*line.fields)).collect();
-    assert_eq!(told, [("ads", "campaign_id"); 3]);
-
-    let only_ads = VerifyOptions {
-        tables: vec!["ads".to_owned()],
-        ..Bench::look(true)
-    };
-    let id = bench.jobs.start_verify(only_ads).unwrap();
-    let report = bench.ended(id).await["result"].take();
-    assert_eq!(report["tables"][0]["repaired"], 3, "{report:#}");
-    let again = bench.verify(false).await;
-    assert_eq!(again["clean"], true, "{again:#}");
-    bench.gone().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_refers_to_nothing_on_both_sides_is_told_and_is_no_difference() {
-    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
-    bench.backfill().await;
-    let lost = "PRAGMA foreign_keys = OFF; UPDATE ads SET campaign_id = 5000 WHERE campaign_id = 3; \
-                PRAGMA foreign_keys = ON";
-    bench.stored.batch(lost).await.unwrap();
-    bench.bypass(lost).await;
-    let report = bench.verify(false).await;
-    assert_eq!(report["clean"], true, "{report:#}");
-    assert_eq!(report["tables"][1]["orphans_alike"], 1);
-    bench.gone().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_verify_begins_by_itself_when_it_is_due_and_makes_way_for_an_operators() {
-    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
-    bench.backfill().await;
-    let by_the_clock = |rate| JobSettings {
-        verify: VerifySettings {
-            interval: Some(Duration::from_millis(1)),
-            rate,
-        },
-        ..JobSettings::default()
-    };
-    assert_eq!(bench.verify(false).await["recorded"], true);
-    bench.jobs.set_settings(by_the_clock(1));
-    tokio::spawn(Arc::clone(&bench.jobs).keep_verifying());
-    let slow = bench.verify_by_itself().await;
-    assert_eq!(slow["state"], "running");
-
-    bench.jobs.set_settings(by_the_clock(0));
-    let asked_for = bench.verify(false).await;
-    assert_eq!(asked_for["clean"], true, "{asked_for:#}");
-    let id = slow["id"].as_str().unwrap().parse().unwrap();
-    assert_eq!(bench.ended(id).await["state"], "cancelled");
-    let epoch = bench.parts.control.snapshot().epoch;
-    assert!(!bench.parts.control.snapshot().storage_stale, "{epoch}");
-    bench.gone().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_verify_by_itself_confirms_is_on_record_and_changes_no_epoch() {
-    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
-    bench.backfill().await;
-    assert_eq!(bench.verify(false).await["recorded"], true);
-    let epoch = bench.parts.control.snapshot().epoch;
-    let planted = "UPDATE campaigns SET budget = 7 WHERE id = 42";
-    bench.stored.batch(planted).await.unwrap();
-    bench.jobs.set_settings(JobSettings {
-        verify: VerifySettings {
-            interval: Some(Duration::from_millis(1)),
-            rate: 0,
-        },
-        ..JobSettings::default()
-    });
-    tokio::spawn(Arc::clone(&bench.jobs).keep_verifying());
-    let id = bench.verify_by_itself().await["id"]
-        .as_str()
-        .unwrap()
-        .parse();
-    let job = bench.ended(id.unwrap()).await;
-    assert_eq!(
-        found(&job["result"], "campaigns"),
-        [0, 0, 1, 0, 0],
-        "{job:#}"
-    );
-    let db = bench.parts.legacy.db();
-    let verified = evidence::verified(db, Backend::Storage)
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (verified.clean, verified.actor.as_str()),
-        (false, "cutover")
-    );
-    assert_eq!(divergence::count_open(db).await.unwrap(), 1);
-    assert_eq!(bench.parts.control.snapshot().epoch, epoch);
-    bench.gone().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_replica_has_the_turn_to_verify_until_it_lets_go_or_an_operator_takes_it() {
-    let bench = Bench::new(Under::Sqlite, Capabilities::all()).await;
-    let db = bench.parts.legacy.db();
-    let [one, two, operator] = [1, 2, 3].map(Uuid::from_u128);
-    let claim = async |id| {
-        verify::claim(db, id, Backend::Storage, Duration::from_secs(9))
-            .await
-            .unwrap()
-    };
-    assert!(claim(one).await);
-    assert!(!claim(two).await, "it is taken");
-    assert!(verify::renew(db, one).await.unwrap());
-    verify::take(db, operator).await.unwrap();
-    assert!(!verify::renew(db, one).await.unwrap(), "it was taken away");
-    verify::let_go(db, one, Duration::ZERO).await.unwrap();
-    assert!(!claim(two).await, "only who has it lets it go");
-    verify::let_go(db, operator, Duration::ZERO).await.unwrap();
-    evidence::record_verified(db, Backend::Storage, true, Epoch(1), "ann", &Value::Null)
-        .await
-        .unwrap();
-    assert!(!claim(two).await, "one ended a moment ago");
     bench.gone().await;
 }
 

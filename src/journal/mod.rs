@@ -10,6 +10,7 @@
 //!   removal is widened by what hangs on its rows before it is sent (`bonds`, `widen`).
 
 mod bonds;
+mod candidates;
 mod claim;
 mod ddl;
 mod entry;

@@ -6,27 +6,14 @@
 //! A transaction must not be dropped half-way by a cancelled future (an open transaction would go back to
 //! the pool on PostgreSQL): whoever begins one runs in a task of its own that nobody cancels.
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
-use bigdecimal::BigDecimal;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
-    SqliteSynchronous,
-};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, Postgres, Row as _, Sqlite, Transaction,
-};
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{AssertSqlSafe, Connection as _, Postgres, Row as _, Sqlite, Transaction};
 
+use super::open::{open_postgres, open_sqlite};
 use super::{Arg, Dialect, Fault};
-
-/// The collation that compares SQLite's numerics, which are text, by value.
-pub(super) const NUMERIC_COLLATION: &str = "cutover_numeric";
-
-/// A session that rests in a transaction for longer is ended by PostgreSQL: it belongs to a process that is
-/// frozen or cut off, and may hold the gate.
-pub const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(2);
 
 /// A pool of connections to one database.
 #[derive(Clone, Debug)]
@@ -312,65 +299,6 @@ fn not_started(error: sqlx::Error) -> Fault {
         Fault::InDoubt(why) => Fault::Unavailable(why),
         other => other,
     }
-}
-
-fn open_postgres(url: &str, options: &PoolOptions) -> Result<PgPool, Fault> {
-    let ms = |duration: Duration| duration.as_millis().to_string();
-    let connect = url
-        .parse::<PgConnectOptions>()
-        .map_err(|error| Fault::Unavailable(format!("database URL: {error}")))?
-        .application_name(&options.application_name)
-        .statement_cache_capacity(512)
-        .options([
-            ("statement_timeout", ms(options.statement_timeout).as_str()),
-            ("lock_timeout", ms(options.lock_timeout).as_str()),
-            (
-                "idle_in_transaction_session_timeout",
-                ms(IDLE_IN_TRANSACTION_MAX).as_str(),
-            ),
-            ("timezone", "UTC"),
-            ("datestyle", "ISO"),
-            ("intervalstyle", "iso_8601"),
-            ("default_transaction_isolation", "read committed"),
-        ])
-        .disable_statement_logging();
-    Ok(PgPoolOptions::new()
-        .max_connections(options.connections_max)
-        .acquire_timeout(options.acquire_timeout)
-        .test_before_acquire(false)
-        .connect_lazy_with(connect))
-}
-
-fn open_sqlite(url: &str, options: &PoolOptions) -> Result<SqlitePool, Fault> {
-    let connect = url
-        .parse::<SqliteConnectOptions>()
-        .map_err(|error| Fault::Unavailable(format!("database URL: {error}")))?
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .pragma("case_sensitive_like", "ON")
-        .collation(NUMERIC_COLLATION, compare_numerics)
-        .busy_timeout(options.lock_timeout)
-        .disable_statement_logging();
-    Ok(SqlitePoolOptions::new()
-        .max_connections(options.connections_max)
-        .acquire_timeout(options.acquire_timeout)
-        .test_before_acquire(false)
-        .connect_lazy_with(connect))
-}
-
-/// Numerics are text in SQLite; NaN is the greatest, as in PostgreSQL.
-fn compare_numerics(left: &str, right: &str) -> Ordering {
-    let place = |text: &str| match text {
-        "-Infinity" => (0, BigDecimal::default()),
-        "Infinity" => (2, BigDecimal::default()),
-        text => match text.parse::<BigDecimal>() {
-            Ok(number) => (1, number),
-            Err(_) => (3, BigDecimal::default()),
-        },
-    };
-    place(left).cmp(&place(right))
 }
 
 async fn fetch_postgres(

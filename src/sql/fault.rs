@@ -120,6 +120,15 @@ impl Fault {
     }
 }
 
+/// `SQLITE_BUSY`, `SQLITE_LOCKED` and their extended codes.
+const SQLITE_LOCKED: [&str; 6] = ["5", "6", "261", "262", "517", "773"];
+
+/// Whether SQLite says that somebody else has the file locked.
+pub(super) fn is_locked(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| SQLITE_LOCKED.contains(&code.as_ref()))
+}
+
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         match error {
@@ -193,8 +202,7 @@ fn sqlite_or_unexpected(code: &str, message: &str) -> Fault {
         return Fault::OtherSchema(message.to_owned());
     }
     match code {
-        // SQLITE_BUSY, SQLITE_LOCKED and their extended codes
-        "5" | "6" | "261" | "262" | "517" | "773" => {
+        _ if SQLITE_LOCKED.contains(&code) => {
             Fault::Unavailable("the SQLite database is locked".to_owned())
         }
         _ => Fault::Unexpected(format!("{code} {message}")),

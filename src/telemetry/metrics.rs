@@ -11,7 +11,7 @@ use super::labels::{
     ActorKind, AmqpAnswer, Comparison, DivergenceKind, Door, DriftKind, ErrorKind, Op, Payment,
     Peer, ReplicaState, Shed, Trigger,
 };
-use super::register::Register;
+use super::register::{Register, whole};
 use super::series::{
     BackendSeries, ControlSeries, DoorSeries, GuardSeries, JournalSeries, WalkSeries,
 };
@@ -394,10 +394,6 @@ impl Metrics {
     pub(super) fn table(&self, name: Option<&str>) -> &str {
         self.known_table(name).unwrap_or(NO_TABLE)
     }
-}
-
-pub(super) fn whole(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -78,3 +78,8 @@ impl Register<'_> {
         Ok(metric)
     }
 }
+
+/// A count as a gauge takes it.
+pub(super) fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

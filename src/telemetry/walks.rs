@@ -1,7 +1,8 @@
 //! The metrics of backfills and verifies, fed by the replica that works on one.
 
 use super::labels::{Backfilled, Comparison};
-use super::metrics::{Metrics, whole};
+use super::metrics::Metrics;
+use super::register::whole;
 
 impl Metrics {
     /// How far a backfill is with a table.

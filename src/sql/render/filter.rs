@@ -10,7 +10,7 @@ use super::{ALIAS, Params, column, parse, quote, value};
 use crate::contract::Operator;
 use crate::schema::{Column, Filter, Kind, Table, Test};
 use crate::sql::Dialect;
-use crate::sql::db::NUMERIC_COLLATION;
+use crate::sql::open::NUMERIC_COLLATION;
 
 /// `WHERE …`, over the table under its usual alias.
 pub(crate) fn where_clause(params: &mut Params, table: &Table, filter: &Filter) -> String {
