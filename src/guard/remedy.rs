@@ -72,9 +72,12 @@ impl Situation {
     }
 
     /// Whether what was measured before still says something. It does not after a way back, a freeze, a re-arm
-    /// or a maintenance: what was bad then must not fire again. An advance leaves storage as it was.
+    /// or a maintenance: what was bad then must not fire again. An advance leaves storage as it was. Of several
+    /// epochs in one stage since the last look, some may have been a freeze and its re-arm.
     pub(super) fn continues(&self, before: &Self) -> bool {
+        let unseen = self.stage == before.stage && self.epoch > before.epoch.next();
         self.stage >= before.stage
+            && !unseen
             && self.latched == before.latched
             && self.maintenance == before.maintenance
     }

@@ -183,6 +183,15 @@ fn old_samples_do_not_fire_again_after_a_rollback_and_a_rearm() {
 }
 
 #[test]
+fn a_freeze_and_a_rearm_between_two_looks_are_not_missed() {
+    let mut bench = Bench::new(Stage::DualWrite);
+    assert!(bench.decides(100, &[call(true)]).is_some());
+    bench.situation.epoch = Epoch(6);
+    assert_eq!(bench.step(STEP, &[]).1, None);
+    assert_eq!(bench.standing(Trigger::FailureRate), Standing::Blind);
+}
+
+#[test]
 fn an_advance_keeps_what_was_measured_and_a_verdict_only_forgets_divergences() {
     let mut bench = Bench::new(Stage::DualWrite);
     bench.situation.storage_stale = true;
