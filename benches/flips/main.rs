@@ -34,6 +34,9 @@ const REPLICAS: usize = 3;
 const TURNS: usize = 25;
 /// Between two flips, so that each meets a service at work.
 const BETWEEN: Duration = Duration::from_millis(700);
+/// Requests that were under way at a rollback keep their deadlines, and their keys are paid only after those: until
+/// then an advance would have to wait for them.
+const AFTER_ROLLBACK: Duration = Duration::from_millis(2_000);
 /// What is promised of the pause at the 99th percentile.
 const PROMISED: Duration = Duration::from_millis(100);
 
@@ -83,6 +86,7 @@ async fn measure(world: &World, name: &str, rate: u32) {
         let rearmed = world.proxies[0].admin().post("/admin/rearm", &reason).await;
         rearmed.expect("an answer").ok();
         world.proxies[0].stage("shadow", true).await.ok();
+        tokio::time::sleep(AFTER_ROLLBACK).await;
     }
     let written = writers.stop().await;
     println!("{}", line(&format!("{name}: advance"), advances));
