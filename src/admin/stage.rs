@@ -153,7 +153,9 @@ async fn advance(state: &AdminState, mut wish: TransitionRequest) -> Answer {
     let asked = ask_afresh(state).await;
     let readiness = status::readiness(state, &snapshot, asked.as_ref());
     if !readiness.ready && !wish.force {
-        let codes: Vec<&str> = readiness.blockers.iter().map(|one| one.code).collect();
+        let mut codes: Vec<&str> = readiness.blockers.iter().map(|one| one.code).collect();
+        // One code may stand for several, two blind triggers say; the details have each.
+        codes.dedup();
         let message = format!("{} is not ready: {}", wish.to, codes.join(", "));
         return Err(Error::new(Code::PreconditionFailed, message)
             .with_details(json!({"readiness": readiness}))

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use super::AdminArgs;
+use super::print::{items, shown};
 use crate::tls::{HttpsConnector, Trust, TrustFiles, reason};
 
 /// Where start-up leaves the operator's token, relative to the working directory.
@@ -43,6 +44,8 @@ pub enum ClientError {
         code: String,
         /// The error's message.
         message: String,
+        /// What stands in the way, where that is why: code and what to do, a line each.
+        blockers: Vec<String>,
     },
 }
 
@@ -157,5 +160,16 @@ fn read(status: StatusCode, body: &[u8]) -> Option<Result<Value, ClientError>> {
     Some(Err(ClientError::Refused {
         code: error.get("code")?.as_str()?.to_owned(),
         message: error.get("message")?.as_str()?.to_owned(),
+        blockers: blockers(error),
     }))
+}
+
+/// A line for each blocker that a refusal lists.
+fn blockers(error: &Value) -> Vec<String> {
+    let readiness = error.pointer("/details/readiness").unwrap_or(&Value::Null);
+    let line = |one: &Value| {
+        let (code, message) = (shown(one.get("code")), shown(one.get("message")));
+        format!("{code}: {message}")
+    };
+    items(readiness, "blockers").iter().map(line).collect()
 }

@@ -64,10 +64,17 @@ impl From<ClientError> for Failure {
                 hint: Some("give --admin http://HOST:PORT".to_owned()),
             },
             ClientError::Unreachable(message) => Self::Unreachable(message),
-            ClientError::Refused { code, message } => Self::Refused {
-                hint: hint_for(&code).map(str::to_owned),
-                message: format!("{code}: {message}"),
-            },
+            ClientError::Refused {
+                code,
+                message,
+                blockers,
+            } => {
+                let lines = blockers.iter().map(|one| format!("\n  - {one}"));
+                Self::Refused {
+                    hint: hint_for(&code).map(str::to_owned),
+                    message: format!("{code}: {message}{}", lines.collect::<String>()),
+                }
+            }
         }
     }
 }

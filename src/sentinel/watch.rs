@@ -1,6 +1,8 @@
 //! Evaluating, voting and deciding, many times a second.
 
 use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
@@ -21,6 +23,14 @@ struct Rounds {
     rest_until: Option<Instant>,
 }
 
+/// What one look came to.
+struct Seen {
+    situation: Situation,
+    verdicts: Arc<Vec<Verdict>>,
+    /// The triggers that call for a remedy.
+    called_for: Vec<Trigger>,
+}
+
 impl Sentinel {
     pub(super) async fn watch(&self, shutdown: &CancellationToken) {
         let mut rounds = Rounds::default();
@@ -34,15 +44,11 @@ impl Sentinel {
     }
 
     async fn round(&self, rounds: &mut Rounds) {
-        let situation = self.situation();
-        let verdicts = self.guard().evaluate(&situation);
-        self.show(&verdicts, rounds);
-        let called_for: Vec<Trigger> = verdicts
-            .iter()
-            .filter(|verdict| self.guard().called_for(verdict, &situation).is_some())
-            .map(|verdict| verdict.trigger)
-            .collect();
-        self.vote(&called_for).await;
+        let Seen {
+            situation,
+            verdicts,
+            called_for,
+        } = self.look(rounds).await;
         let resting = rounds
             .rest_until
             .is_some_and(|until| Instant::now() < until);
@@ -55,10 +61,46 @@ impl Sentinel {
             None => self.decide(&verdicts, &situation).await,
         };
         if let Some(decision) = decision {
-            rounds.rest_until = match self.carry_out(&decision, &situation).await {
-                Duration::ZERO => None,
-                rest => Some(Instant::now() + rest),
-            };
+            let carrying_out = self.carry_out(&decision, &situation);
+            let rest = self.looking_on(rounds, carrying_out).await;
+            rounds.rest_until = (!rest.is_zero()).then(|| Instant::now() + rest);
+        }
+    }
+
+    /// Evaluates the triggers, shows them, and casts this replica's votes.
+    async fn look(&self, rounds: &mut Rounds) -> Seen {
+        let situation = self.situation();
+        let verdicts = self.guard().evaluate(&situation);
+        self.show(&verdicts, rounds);
+        let called_for: Vec<Trigger> = verdicts
+            .iter()
+            .filter(|verdict| self.guard().called_for(verdict, &situation).is_some())
+            .map(|verdict| verdict.trigger)
+            .collect();
+        self.vote(&called_for).await;
+        Seen {
+            situation,
+            verdicts,
+            called_for,
+        }
+    }
+
+    /// Goes on looking while a transition is tried: it may insist for half a minute, and nobody should be
+    /// blind, nor the other replicas without this one's votes, for as long.
+    async fn looking_on<T>(&self, rounds: &mut Rounds, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let pause = self.guard().settings().evaluate_every;
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = sleep(pause) => {}
+            }
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                _ = self.look(rounds) => {}
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fixture::history::assert_holds;
 use crate::fixture::load::Load;
-use crate::fixture::{Signal, World, WorldOptions, eventually};
+use crate::fixture::{Signal, Wiring, World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(60);
 /// The failure rate's windows are full of good answers before anything fails.
@@ -72,6 +72,12 @@ async fn a_storage_that_errs() {
         &["failure_rate"],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storage_that_takes_no_writes() {
+    let fault = Fault::Told(json!({"read_only": true}));
+    gives_the_authority_back("http", fault, &["failure_rate"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,7 +233,7 @@ fn three_replicas(transport: &'static str) -> WorldOptions {
         replicas: 3,
         transport,
         guard: WINDOWS.to_owned(),
-        lines: true,
+        wiring: Wiring::Lines,
         ..WorldOptions::default()
     }
 }

@@ -1,18 +1,22 @@
 //! A replica that is frozen across a flip, or cut off from the database: what it wakes with is worth nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::fixture::campaigns::{insert, rename, select};
 use crate::fixture::history::{Writers, assert_holds};
-use crate::fixture::{Signal, World, WorldOptions, eventually};
+use crate::fixture::{Signal, Wiring, World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const ENOUGH_WRITES: i64 = 40;
+/// Longer than every lease, deadline and timeout of its sessions: what it held is gone when it wakes.
+const ASLEEP: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_frozen_across_a_rollback_commits_nothing_old_and_reads_nothing_old() {
+async fn a_replica_frozen_for_a_minute_across_a_rollback_commits_nothing_old_and_reads_nothing_old()
+{
     let world = World::build(three_replicas("")).await;
     world.advance_to("live").await;
     world.proxies[1].query(insert("one", "Spring")).await.ok();
@@ -21,12 +25,14 @@ async fn a_replica_frozen_across_a_rollback_commits_nothing_old_and_reads_nothin
 
     // Its writers' requests are on the way when it freezes.
     world.proxies[0].process.signal(Signal::STOP);
+    let frozen = Instant::now();
     rolls_back(&world).await;
     for proxy in &world.proxies[1..] {
         proxy.reaches("dual_write", SOON).await;
     }
     world.proxies[1].query(rename("one", "Summer")).await.ok();
     writes_come(&world).await;
+    sleep(ASLEEP.saturating_sub(frozen.elapsed())).await;
 
     // Asked after the write was acknowledged, by a client that waits for the sleeper.
     let asleep = world.proxies[0].door.clone();
@@ -140,7 +146,7 @@ fn three_replicas(config: &str) -> WorldOptions {
     WorldOptions {
         replicas: 3,
         config: config.to_owned(),
-        lines: true,
+        wiring: Wiring::Lines,
         ..WorldOptions::default()
     }
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::fixture::campaigns::{insert, select};
 use crate::fixture::history::{Writers, assert_holds};
-use crate::fixture::{Proxy, Servers, World, WorldOptions, amqp, eventually};
+use crate::fixture::{Proxy, Servers, Wiring, World, WorldOptions, amqp, eventually};
 
 const SOON: Duration = Duration::from_secs(40);
 /// Windows of seconds, so that a test does not take minutes.
@@ -64,7 +64,7 @@ async fn a_storage_that_dies_in_a_quiet_hour_is_noticed_by_probes() {
 async fn a_storage_whose_packets_vanish_is_noticed_by_what_never_comes_back() {
     let world = World::build(WorldOptions {
         transport: "http",
-        lines: true,
+        wiring: Wiring::Lines,
         guard: SHORT.to_owned(),
         ..WorldOptions::default()
     })

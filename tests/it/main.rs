@@ -37,5 +37,6 @@ mod schema_changes;
 mod shadow_never_hurts;
 mod stages;
 mod storm;
+mod tls;
 mod verifying;
 mod walk;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::fixture::campaigns::{insert, rename, select};
-use crate::fixture::{Answer, Proxy, World, WorldOptions, eventually};
+use crate::fixture::{Answer, Proxy, Wiring, World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 const WRITES: i64 = 40;
@@ -71,7 +71,7 @@ async fn concurrent_repeats_at_one_replica_take_effect_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_legacy_that_is_frozen_is_waited_for_once_and_repeats_are_recognised_without_it() {
     let world = World::build(WorldOptions {
-        lines: true,
+        wiring: Wiring::Lines,
         ..WorldOptions::default()
     })
     .await;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{HttpClient, World, WorldOptions, eventually};
+use crate::fixture::{HttpClient, Wiring, World, WorldOptions, eventually};
 use crate::relations::{TABLES, insert, live, nothing_is_owed, options, remove};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ async fn no_child_outlives_its_parent_where_storage_has_no_relations() {
 async fn removals_that_storage_was_cut_off_from_end_alike_on_both_sides() {
     let options = WorldOptions {
         transport: "http",
-        lines: true,
+        wiring: Wiring::Lines,
         ..two_replicas()
     };
     let world = live(options, true).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::fixture::campaigns::{insert, key, rename, select};
-use crate::fixture::{Proxy, World, WorldOptions, eventually, kinds, shop};
+use crate::fixture::{Proxy, Wiring, World, WorldOptions, eventually, kinds, shop};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -175,7 +175,7 @@ async fn a_service_without_ranges_is_verified_as_far_as_it_can_be_and_never_vouc
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_time_without_legacy_in_ramp_down_a_repair_makes_a_rollback_possible_again() {
     let mut world = World::build(WorldOptions {
-        lines: true,
+        wiring: Wiring::Lines,
         ..WorldOptions::default()
     })
     .await;
