@@ -1,7 +1,6 @@
 //! Evaluating, voting and deciding, many times a second.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +87,7 @@ impl Sentinel {
     /// Goes on looking while a transition is tried: it may insist for half a minute, and nobody should be
     /// blind, nor the other replicas without this one's votes, for as long.
     async fn looking_on<T>(&self, rounds: &mut Rounds, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+        let mut work = Box::pin(work);
         loop {
             let pause = self.guard().settings().evaluate_every;
             tokio::select! {
