@@ -156,7 +156,7 @@ fn open_doors(
     let front = TaskTracker::new();
     front.spawn(server::serve(
         http,
-        front::router(engine.doorway()),
+        front::HttpDoor::new(engine.doorway()),
         engine.server_options(config, engine.http_tls.clone()),
         doors.clone(),
     ));

@@ -11,4 +11,4 @@ mod scope;
 
 pub use amqp::AmqpDoor;
 pub use doorway::{Doorway, Execute};
-pub use http::router;
+pub use http::HttpDoor;

@@ -108,6 +108,7 @@ mod tests {
             unique: Vec::new(),
             references: Vec::new(),
             policy: Policy::default(),
+            row_sql: Default::default(),
         };
         Change::Delete {
             table: Arc::new(table),

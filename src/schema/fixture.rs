@@ -41,6 +41,7 @@ fn table(name: &str, columns: Vec<Column>) -> Table {
         unique: Vec::new(),
         references: Vec::new(),
         policy: Policy::default(),
+        row_sql: Default::default(),
     }
 }
 

@@ -19,7 +19,7 @@ pub use bind::{BindLimits, Bound, bind, bind_keys, bind_range};
 pub use bound::{Change, Filter, Read, ReadKind, Sort, Step, Test, Write};
 pub use kind::{Generated, Kind};
 pub use relation::Relation;
-pub use table::{Column, OnChange, Policy, Reference, Schema, Table};
+pub use table::{Column, Memo, OnChange, Policy, Reference, Schema, Table};
 pub use unbind::{read_query, soft_delete_row, write_query};
 
 pub(crate) use value::decimal;

@@ -1,6 +1,6 @@
 //! Tables, columns, keys and relations.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 
@@ -30,7 +30,14 @@ pub struct Table {
     pub references: Vec<Reference>,
     /// What the config says about it.
     pub policy: Policy,
+    /// The SQL of a whole row, by dialect.
+    pub row_sql: [Memo; 2],
 }
+
+/// A text that follows from the rest of a table and is wanted with every statement: made once, when it is first
+/// needed. Whether it was made yet makes no table another, and a copy, which may be changed, begins without it.
+#[derive(Debug, Default)]
+pub struct Memo(OnceLock<String>);
 
 /// One column.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,6 +105,25 @@ pub struct Policy {
     pub show_values: bool,
     /// Whether divergence samples hold hashes instead of keys.
     pub hash_keys: bool,
+}
+
+impl Memo {
+    /// The text.
+    pub fn get_or_make(&self, make: impl FnOnce() -> String) -> &str {
+        self.0.get_or_init(make)
+    }
+}
+
+impl Clone for Memo {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Memo {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 impl Schema {

@@ -153,6 +153,7 @@ mod tests {
             unique: vec![],
             references: vec![],
             policy: Policy::default(),
+            row_sql: Default::default(),
         }
     }
 

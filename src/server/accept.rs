@@ -4,28 +4,27 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::ServerOptions;
 use super::connection::drive;
+use super::{ServerOptions, Service};
 
 /// The first pause after an accept error that is not the client's (no file descriptors left); it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Serves `router` on `listener` until `shutdown`. Then it accepts nothing more, lets requests in flight
+/// Serves `service` on `listener` until `shutdown`. Then it accepts nothing more, lets requests in flight
 /// finish for `options.grace`, cuts off the rest, and returns.
 ///
-/// Handlers find the client's address as `ConnectInfo<SocketAddr>`. A handler is dropped when its client goes
-/// away: what must not be cancelled half-way runs in a task of its own.
+/// An answer in the making is dropped when its client goes away: what must not be cancelled half-way runs in
+/// a task of its own.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    service: impl Service,
     options: ServerOptions,
     shutdown: CancellationToken,
 ) {
@@ -43,7 +42,7 @@ pub async fn serve(
                 let connection = drive(
                     socket,
                     peer,
-                    router.clone(),
+                    service.clone(),
                     options.clone(),
                     shutdown.clone(),
                 );

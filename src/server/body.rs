@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Bytes, HttpBody};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::contract::{Code, Error};
@@ -13,7 +13,11 @@ use crate::contract::{Code, Error};
 /// `too_large` as soon as the declared or the received length passes the limit (the rest is not read);
 /// `invalid_request` when the body is not there in time or breaks off. After either the server closes the
 /// connection, because the rest of the body is still in it.
-pub async fn read_body(body: Body, limit: usize, timeout: Duration) -> Result<Bytes, Error> {
+pub async fn read_body<B>(body: B, limit: usize, timeout: Duration) -> Result<Bytes, Error>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large(limit as u64));
     }

@@ -6,16 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::ConnectInfo;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -24,14 +21,14 @@ use super::activity::{Activity, Answering};
 use super::answer::error_response;
 use super::body::too_large;
 use super::stream::{Stream, Transport};
-use super::{Hangup, ServerOptions};
+use super::{Arriving, Hangup, ServerOptions, Service};
 
 /// Serves requests on one connection until either side closes it, a limit is passed, or, after `shutdown`,
 /// the request in flight is answered.
 pub(super) async fn drive(
     socket: TcpStream,
     peer: SocketAddr,
-    router: Router,
+    service: impl Service,
     options: Arc<ServerOptions>,
     shutdown: CancellationToken,
 ) {
@@ -40,15 +37,15 @@ pub(super) async fn drive(
     };
     let activity = Activity::new(Instant::now());
     let stream = Stream::new(transport, activity.clone());
-    let service = service_fn(|request| {
+    let answers = service_fn(|request| {
         let answering = activity.request(Instant::now());
-        answer(request, peer, router.clone(), &options, answering)
+        answer(&service, request, peer, &options, answering)
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         // `Activity` times the headers, and tells them from idling.
         .header_read_timeout(None)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), answers);
     let mut connection = pin!(connection);
     let mut draining = false;
     loop {
@@ -97,19 +94,16 @@ async fn handshake(socket: TcpStream, options: &ServerOptions) -> Option<Transpo
 }
 
 async fn answer(
-    request: Request<Incoming>,
+    service: &impl Service,
+    request: Request<Arriving>,
     peer: SocketAddr,
-    router: Router,
     options: &ServerOptions,
     answering: Answering,
 ) -> Result<Response<Answer>, Hangup> {
     let mut response = if request.body().size_hint().lower() > options.body_bytes_max {
         error_response(&too_large(options.body_bytes_max))
     } else {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let Ok(response) = TowerToHyperService::new(router).call(request).await;
-        response
+        service.answer(request, peer).await
     };
     if response.extensions().get::<Hangup>().is_some() {
         return Err(Hangup);

@@ -1,5 +1,5 @@
 //! The only place that serves HTTP: the front door, the admin plane and the reference service hand it a
-//! listener and a router.
+//! listener and a service.
 //!
 //! `axum::serve` bounds nothing: a client that never finishes its headers, its body or its reading holds a
 //! connection for ever. Here everything a client can make us wait for has a limit (`options`), what a
@@ -13,6 +13,7 @@ mod body;
 mod connection;
 mod hangup;
 mod options;
+mod service;
 mod stream;
 mod tls;
 
@@ -21,6 +22,7 @@ pub use answer::{error_response, json_response};
 pub use body::read_body;
 pub use hangup::Hangup;
 pub use options::ServerOptions;
+pub use service::{Arriving, Service};
 pub use tls::Tls;
 
 #[cfg(test)]

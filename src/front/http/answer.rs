@@ -101,10 +101,13 @@ fn answered(answer: Answer, received: Instant) -> Response<Body> {
 }
 
 fn timing(total: Duration, backend: Option<Duration>) -> String {
-    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    let ms = |time: Duration| {
+        let us = time.as_micros();
+        format!("{}.{:03}", us / 1000, us % 1000)
+    };
     match backend {
-        Some(backend) => format!("total;dur={:.3}, backend;dur={:.3}", ms(total), ms(backend)),
-        None => format!("total;dur={:.3}", ms(total)),
+        Some(backend) => format!("total;dur={}, backend;dur={}", ms(total), ms(backend)),
+        None => format!("total;dur={}", ms(total)),
     }
 }
 

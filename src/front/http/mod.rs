@@ -1,21 +1,19 @@
 //! The HTTP door: `POST /v1/query` and `GET /v1/openapi.json`.
 //!
-//! Every failure is answered in the contract's form, also those that no handler sees (no such path, another
-//! method). The order of checks is the order of cost: who is it, is there room, is it JSON, then the body. A place
+//! Every failure is answered in the contract's form, also those of the path and the method. The order of checks is the order of
+//! cost: who is it, is there room, is it JSON, then the body. A place
 //! among the requests in work is taken before the body is read, so that their number bounds memory as well.
 
 mod answer;
 mod head;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, Response, StatusCode, header};
-use axum::routing::{get, post};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use self::answer::Refused;
 use self::head::Head;
@@ -24,45 +22,58 @@ use super::naming::Naming;
 use crate::config::{DoorToken, Hot};
 use crate::contract::{Code, Error};
 use crate::repository::Answer;
-use crate::server::{error_response, json_response, read_body};
+use crate::server::{Arriving, Service, error_response, json_response, read_body};
 use crate::telemetry::{Door, Op, Shed};
 
 /// The description of the door, OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../openapi.json");
 
-/// What the handlers share.
+/// The door, to be served by [`crate::server::serve`].
 #[derive(Clone)]
-struct HttpDoor {
+pub struct HttpDoor {
     doorway: Doorway,
     in_flight: Arc<AtomicUsize>,
 }
 
-/// The door's router, to be served by [`crate::server::serve`].
-pub fn router(doorway: Doorway) -> Router {
-    let door = HttpDoor {
-        doorway,
-        in_flight: Arc::default(),
-    };
-    Router::new()
-        .route("/v1/query", post(query).fallback(post_only))
-        .route("/v1/openapi.json", get(openapi).fallback(get_only))
-        .fallback(not_found)
-        .with_state(door)
-}
-
-async fn query(State(door): State<HttpDoor>, request: Request) -> Response<Body> {
-    let received = Instant::now();
-    let (parts, body) = request.into_parts();
-    let head = Head::read(&parts.headers);
-    let outgoing = door.handle(&head, body, received).await;
-    answer::respond(outgoing, &head, received)
+/// Two paths need no router, and this is the way that every request takes.
+impl Service for HttpDoor {
+    async fn answer(&self, request: Request<Arriving>, _peer: SocketAddr) -> Response<Body> {
+        match (request.uri().path(), request.method()) {
+            ("/v1/query", &Method::POST) => self.query(request).await,
+            ("/v1/query", other) => wrong_method(other, HeaderValue::from_static("POST")),
+            ("/v1/openapi.json", &Method::GET | &Method::HEAD) => {
+                json_response(StatusCode::OK, OPENAPI.to_owned())
+            }
+            ("/v1/openapi.json", other) => {
+                wrong_method(other, HeaderValue::from_static("GET, HEAD"))
+            }
+            _ => not_found(),
+        }
+    }
 }
 
 impl HttpDoor {
+    /// A door that leads to `doorway`.
+    #[must_use]
+    pub fn new(doorway: Doorway) -> Self {
+        Self {
+            doorway,
+            in_flight: Arc::default(),
+        }
+    }
+
+    async fn query(&self, request: Request<Arriving>) -> Response<Body> {
+        let received = Instant::now();
+        let (parts, body) = request.into_parts();
+        let head = Head::read(&parts.headers);
+        let outgoing = self.handle(&head, body, received).await;
+        answer::respond(outgoing, &head, received)
+    }
+
     async fn handle(
         &self,
         head: &Head<'_>,
-        body: Body,
+        body: Arriving,
         received: Instant,
     ) -> Result<Answer, Refused> {
         let hot = self.doorway.hot.load_full();
@@ -89,7 +100,7 @@ impl HttpDoor {
     async fn admit<'h>(
         &self,
         head: &Head<'_>,
-        body: Body,
+        body: Arriving,
         hot: &'h Hot,
     ) -> Result<(Place, Option<&'h DoorToken>, Bytes, Naming), Refused> {
         let token = head.token(&hot.http_tokens)?;
@@ -113,24 +124,12 @@ impl HttpDoor {
     }
 }
 
-async fn openapi() -> Response<Body> {
-    json_response(StatusCode::OK, OPENAPI.to_owned())
-}
-
-async fn not_found() -> Response<Body> {
+fn not_found() -> Response<Body> {
     let error = Error::new(
         Code::NotFound,
         "no such path; there are POST /v1/query and GET /v1/openapi.json",
     );
     error_response(&error)
-}
-
-async fn post_only(method: Method) -> Response<Body> {
-    wrong_method(&method, HeaderValue::from_static("POST"))
-}
-
-async fn get_only(method: Method) -> Response<Body> {
-    wrong_method(&method, HeaderValue::from_static("GET, HEAD"))
 }
 
 /// 405, whose code is the contract's for a request that is wrong.

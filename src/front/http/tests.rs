@@ -95,14 +95,14 @@ async fn start_with(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    let router = router(Doorway {
+    let door = HttpDoor::new(Doorway {
         execute,
         metrics: metrics.clone(),
         hot: hot.clone(),
     });
     tokio::spawn(serve(
         listener,
-        router,
+        door,
         ServerOptions::default(),
         stop.clone(),
     ));

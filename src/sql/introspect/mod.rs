@@ -110,6 +110,7 @@ pub async fn introspect(db: &Db, wanted: &[TableSpec]) -> Result<Schema, Introsp
             unique: found.unique,
             references: found.references,
             policy: policy.unwrap_or_default(),
+            row_sql: Default::default(),
         });
     }
     let tables = order::by_dependency(tables);

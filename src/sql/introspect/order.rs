@@ -52,6 +52,7 @@ mod tests {
                 })
                 .collect(),
             policy: Policy::default(),
+            row_sql: Default::default(),
         }
     }
 

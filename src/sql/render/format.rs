@@ -5,7 +5,7 @@
 //! which has no limit on columns short of the table's own. SQLite's JSON functions would round numbers, so
 //! there the text is put together from pieces.
 
-use super::{column, literal, quote};
+use super::{ALIAS, column, literal, quote};
 use crate::schema::{Kind, Table};
 use crate::sql::Dialect;
 
@@ -19,6 +19,15 @@ pub fn row_expr(dialect: Dialect, table: &Table, columns: &[usize], qualifier: &
         Dialect::Postgres => postgres_row(table, columns, qualifier),
         Dialect::Sqlite => sqlite_row(table, columns, qualifier),
     }
+}
+
+/// The expression for a whole row under the usual alias.
+pub(crate) fn whole_row_expr(dialect: Dialect, table: &Table) -> &str {
+    let make = || {
+        let columns: Vec<usize> = (0..table.columns.len()).collect();
+        row_expr(dialect, table, &columns, ALIAS)
+    };
+    table.row_sql[dialect as usize].get_or_make(make)
 }
 
 /// An expression for the canonical key: the text of a JSON array of the key's values, in key order,

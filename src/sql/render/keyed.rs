@@ -6,6 +6,7 @@ use super::faithful::unfaithful_expr;
 use super::format::{key_text, key_value};
 use super::{
     ALIAS, Params, Statement, column, filter, insert, key_expr, key_order, literal, row_expr,
+    whole_row_expr,
 };
 use crate::contract::{Key, Row};
 use crate::schema::{Filter, Generated, Kind, Table};
@@ -20,7 +21,7 @@ use crate::sql::Dialect;
 pub fn rows_by_keys(dialect: Dialect, table: &Table, keys: &[Key]) -> Statement {
     let mut params = Params::new(dialect);
     let key = key_expr(dialect, table, ALIAS);
-    let row = row_expr(dialect, table, &every_column(table), ALIAS);
+    let row = whole_row_expr(dialect, table);
     let unfaithful = unfaithful_expr(dialect, table, ALIAS);
     let columns = columns_counted(dialect, table);
     let source = source(&mut params, table, keys);

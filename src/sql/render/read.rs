@@ -1,6 +1,8 @@
 //! Reads.
 
-use super::{ALIAS, Params, Statement, column, filter, row_expr, where_clause};
+use std::borrow::Cow;
+
+use super::{ALIAS, Params, Statement, column, filter, row_expr, where_clause, whole_row_expr};
 use crate::schema::{Read, ReadKind, Sort, Table};
 use crate::sql::Dialect;
 
@@ -19,7 +21,7 @@ pub fn read(dialect: Dialect, read: &Read) -> Statement {
             limit,
             offset,
         } => {
-            let row = row_expr(dialect, table, columns, ALIAS);
+            let row = selected(dialect, table, columns);
             let window = window(&mut params, *limit, *offset);
             format!(
                 "SELECT {row} {from}{}{window}",
@@ -28,6 +30,14 @@ pub fn read(dialect: Dialect, read: &Read) -> Statement {
         }
     };
     params.statement(text)
+}
+
+/// The columns asked for, which are nearly always all of them.
+fn selected<'t>(dialect: Dialect, table: &'t Table, columns: &[usize]) -> Cow<'t, str> {
+    if columns.iter().copied().eq(0..table.columns.len()) {
+        return Cow::Borrowed(whole_row_expr(dialect, table));
+    }
+    Cow::Owned(row_expr(dialect, table, columns, ALIAS))
 }
 
 fn order_by(dialect: Dialect, table: &Table, order: &[Sort]) -> String {
