@@ -84,13 +84,18 @@ impl LogControl {
 
 /// lapin logs returned messages with their bodies there, and a body holds rows.
 const NEVER_LOGGED: &str = "lapin::returned_messages=off";
+/// What it says else, of every channel that ends, also one that we end: `hub` tells of the broker what matters.
+const LOGGED_WHEN_ASKED: &str = "lapin=off";
 
 fn parse(level: &str) -> Result<EnvFilter, LogError> {
     let not_a_filter = || LogError::Level(level.to_owned());
-    let never = NEVER_LOGGED.parse().map_err(|_| not_a_filter())?;
-    EnvFilter::try_new(level)
-        .map(|filter| filter.add_directive(never))
-        .map_err(|_| not_a_filter())
+    let mut filter = EnvFilter::try_new(level).map_err(|_| not_a_filter())?;
+    let asked = level.contains("lapin");
+    let unless_asked = (!asked).then_some(LOGGED_WHEN_ASKED);
+    for quiet in unless_asked.into_iter().chain([NEVER_LOGGED]) {
+        filter = filter.add_directive(quiet.parse().map_err(|_| not_a_filter())?);
+    }
+    Ok(filter)
 }
 
 #[cfg(test)]
@@ -101,6 +106,14 @@ mod tests {
     fn a_level_is_a_filter() {
         assert!(parse("info,cutover::applier=debug").is_ok());
         assert!(matches!(parse("cutover=loud"), Err(LogError::Level(_))));
+    }
+
+    #[test]
+    fn what_lapin_says_is_logged_when_it_is_asked_for() {
+        let quiet = parse("info").unwrap().to_string();
+        assert!(quiet.contains(LOGGED_WHEN_ASKED), "{quiet}");
+        let asked = parse("info,lapin=debug").unwrap().to_string();
+        assert!(!asked.contains(LOGGED_WHEN_ASKED), "{asked}");
     }
 
     #[test]
