@@ -16,6 +16,7 @@ use super::deadline::{is_past, late};
 use super::ledger::{self, Taken};
 use super::members::Members;
 use super::refusal::{self, Failure};
+use super::sequences::Given;
 use super::service::writes;
 use super::{events, lesser, page};
 use crate::contract::{AttemptId, BatchItem, Code, Error, Query, Range, Reply, Request, Resolve};
@@ -78,26 +79,30 @@ impl Engine {
             return error.into();
         }
         let members = members.limited_to(&self.capabilities);
-        match request.query {
-            Query::Batch(items) => self.batch(items, &members).await,
+        let mut given = Given::default();
+        let answer = match request.query {
+            Query::Batch(items) => self.batch(items, &members, &mut given).await,
             Query::Resolve(resolve) => self.resolve(&resolve, &members).await.into(),
             Query::Range(range) => self.range(&range).await.into(),
-            query => self.one(&query, &members).await,
-        }
+            query => self.one(&query, &members, &mut given).await,
+        };
+        given.pass(&self.db).await;
+        answer
     }
 
     /// Each item in a transaction of its own, in the order given, whatever became of those before it.
-    async fn batch(&self, items: Vec<BatchItem>, members: &Members) -> Answer {
+    async fn batch(&self, items: Vec<BatchItem>, members: &Members, given: &mut Given) -> Answer {
         let mut replies = Vec::with_capacity(items.len());
         for item in items {
             let members = members.of_item(&item).limited_to(&self.capabilities);
-            replies.push(self.one(&item.query, &members).await.into_item());
+            let answer = self.one(&item.query, &members, given).await;
+            replies.push(answer.into_item());
         }
         Reply::from_json(format!("[{}]", replies.join(","))).into()
     }
 
     /// A query of the contract, with its refusal recorded.
-    async fn one(&self, query: &Query, members: &Members) -> Answer {
+    async fn one(&self, query: &Query, members: &Members, given: &mut Given) -> Answer {
         if let (true, true, Some(attempt)) =
             (members.redelivered, writes(query), members.attempt_id)
         {
@@ -108,7 +113,7 @@ impl Engine {
             return self.refuse(attempt, members, error).await;
         }
         let mut schema = self.catalog.schema();
-        let mut failure = match self.attempt(query, &schema, members).await {
+        let mut failure = match self.attempt(query, &schema, members, given).await {
             Ok(answer) => return answer,
             Err(failure) => failure,
         };
@@ -116,7 +121,7 @@ impl Engine {
             && let Some(fresh) = self.catalog.reread(&self.db, &schema, &failure).await
         {
             schema = fresh;
-            failure = match self.attempt(query, &schema, members).await {
+            failure = match self.attempt(query, &schema, members, given).await {
                 Ok(answer) => return answer,
                 Err(failure) => failure,
             };
@@ -132,6 +137,7 @@ impl Engine {
         query: &Query,
         schema: &Schema,
         members: &Members,
+        given: &mut Given,
     ) -> Result<Answer, Failure> {
         match bind(query, schema, &BindLimits::default()).map_err(Failure::Refused)? {
             Bound::Read(read) => {
@@ -141,11 +147,16 @@ impl Engine {
                 let reply = page::whole(&self.db, read).await?;
                 Ok(reply.into())
             }
-            Bound::Write(write) => self.write(&write, members).await,
+            Bound::Write(write) => self.write(&write, members, given).await,
         }
     }
 
-    async fn write(&self, write: &Write, members: &Members) -> Result<Answer, Failure> {
+    async fn write(
+        &self,
+        write: &Write,
+        members: &Members,
+        given: &mut Given,
+    ) -> Result<Answer, Failure> {
         let mut tx = self.db.begin().await.map_err(refusal::of_write)?;
         if let Some(attempt) = members.attempt_id {
             let taken = ledger::take(&mut tx, attempt, members.deadline_ms, None).await;
@@ -174,6 +185,7 @@ impl Engine {
             return Err(Failure::Refused(late()));
         }
         tx.commit().await.map_err(refusal::of_write)?;
+        given.note(write);
         self.announce(events);
         Ok(answer)
     }

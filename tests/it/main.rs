@@ -24,6 +24,7 @@ mod guard;
 mod house;
 mod house_rules;
 mod itself;
+mod keyless;
 mod least_grants;
 mod live;
 mod moving;
