@@ -9,6 +9,7 @@
     reason = "a test, and the fixture for it, fails by panicking"
 )]
 
+mod anti_entropy;
 mod bad_input;
 mod beside;
 mod capture;
