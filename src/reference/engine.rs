@@ -19,9 +19,11 @@ use super::refusal::{self, Failure};
 use super::sequences::Given;
 use super::service::writes;
 use super::{events, lesser, page};
-use crate::contract::{AttemptId, BatchItem, Code, Error, Query, Range, Reply, Request, Resolve};
+use crate::contract::{
+    AttemptId, BatchItem, Code, Describe, Error, Query, Range, Reply, Request, Resolve,
+};
 use crate::schema::{BindLimits, Bound, Schema, Step, Write, bind};
-use crate::sql::{Db, Fault, Tx, reply_of};
+use crate::sql::{Db, Fault, Tx, describe, reply_of};
 use crate::storage::Capabilities;
 
 /// One database and what the service may do with it.
@@ -84,6 +86,7 @@ impl Engine {
             Query::Batch(items) => self.batch(items, &members, &mut given).await,
             Query::Resolve(resolve) => self.resolve(&resolve, &members).await.into(),
             Query::Range(range) => self.range(&range).await.into(),
+            Query::Describe(describe) => self.describe(&describe).await.into(),
             query => self.one(&query, &members, &mut given).await,
         };
         given.pass(&self.db).await;
@@ -263,6 +266,27 @@ impl Engine {
         let read = page::after_key(schema, range).map_err(Failure::Refused)?;
         let rows = self.db.read(&read).await.map_err(refusal::of_read)?;
         page::framed(&read.table, range.limit, &rows).map_err(Failure::Refused)
+    }
+
+    /// The table as it was last read, which is anew for one that is not known.
+    async fn describe(&self, asked: &Describe) -> Result<Reply, Error> {
+        let mut schema = self.catalog.schema();
+        let unknown = || {
+            let message = format!("there is no table {:?}", asked.table);
+            Failure::Refused(Error::new(Code::UnknownTable, message))
+        };
+        if schema.table(&asked.table).is_none()
+            && let Some(fresh) = self.catalog.reread(&self.db, &schema, &unknown()).await
+        {
+            schema = fresh;
+        }
+        let table = schema.table(&asked.table).ok_or_else(unknown);
+        let table = table.map_err(refusal::to_answer)?;
+        let described = serde_json::to_string(&describe(self.db.dialect(), table));
+        let described = described.map_err(|error| {
+            refusal::internal(&Fault::Unexpected(format!("a description: {error}")))
+        })?;
+        Ok(Reply::from_json(described))
     }
 
     /// Hands the write's events on; they are news, not a promise, so a full queue loses them, and says so.

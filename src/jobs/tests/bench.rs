@@ -308,7 +308,8 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
     let metrics = Metrics::new(["ads".to_owned(), "campaigns".to_owned()]);
     let metrics = Arc::new(metrics.unwrap());
     let observer = Arc::new(Observer::new(Arc::clone(&metrics)));
-    let drift = Arc::new(Drift::new(Arc::clone(&storage), metrics));
+    let drift = Drift::new(&storage, &metrics, legacy.db().dialect());
+    let drift = Arc::new(drift);
     let comparing = CompareOptions {
         sample: 1.0,
         recheck_delay: Duration::from_millis(5),
