@@ -71,9 +71,8 @@ impl Jobs {
 
     /// Why a verify that somebody asks for does not get the turn.
     async fn under_way(&self) -> Result<JobError, Fault> {
-        if let Some(job) = self.verifies().latest().filter(|job| job.is_under_way()) {
-            let (kind, id) = (JobKind::Verify, job.id);
-            return Ok(JobError::UnderWay { kind, id });
+        if let Some(refusal) = self.verifies().refusal() {
+            return Ok(refusal);
         }
         let told = verify::told(self.parts.legacy.db()).await?;
         let part = |name: &str| {
@@ -97,7 +96,8 @@ impl Jobs {
         }
     }
 
-    /// The last verify that had the turn, if it is another replica's. One whose lease ran out died with its replica.
+    /// The last verify that had the turn, if it is another replica's. One whose lease ran out most likely died with
+    /// its replica.
     pub(super) async fn verify_elsewhere(&self) -> Result<Option<Value>, Fault> {
         let told = verify::told(self.parts.legacy.db()).await?;
         let is_own = |told: &Told| {
@@ -107,7 +107,7 @@ impl Jobs {
         Ok(told.filter(|told| !is_own(told)).map(|mut told| {
             if told.job["state"] == "running" && !told.has_turn {
                 told.job["state"] = json!("failed");
-                told.job["error"] = json!("its replica is gone");
+                told.job["error"] = json!("its replica is gone, or does not reach legacy");
             }
             told.job
         }))
@@ -240,11 +240,17 @@ impl Verifies {
         self.all().any(Job::is_under_way)
     }
 
+    /// Why another one that is asked for has to wait, if it has to.
+    fn refusal(&self) -> Option<JobError> {
+        let held = self.asked_for.as_ref().filter(|job| job.is_under_way())?;
+        let (kind, id) = (JobKind::Verify, held.id);
+        Some(JobError::UnderWay { kind, id })
+    }
+
     /// Takes the place of the last one that was asked for, unless that is under way.
     fn put(&mut self, job: Job) -> Result<(), JobError> {
-        if let Some(held) = self.asked_for.as_ref().filter(|job| job.is_under_way()) {
-            let (kind, id) = (JobKind::Verify, held.id);
-            return Err(JobError::UnderWay { kind, id });
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
         }
         if let Some(job) = &self.by_itself {
             job.cancel.cancel();
