@@ -71,11 +71,20 @@ pub fn differences(table: &Table, dialect: Dialect, look: &Look) -> Vec<Differen
     found.extend(beside.map(|name| of(DriftKind::ExtraColumn, Some(name))));
     let told = description.map(|described| told(&describe(dialect, table), described));
     let told = told.into_iter().flatten();
+    let told = told.filter(|(kind, column, _)| !is_accepted(table, *kind, column));
     found.extend(told.map(|(kind, column, what)| Difference {
         what: Some(what),
         ..of(kind, Some(&column))
     }));
     found
+}
+
+/// A column that nobody compares, or that storage may fill in, may be computed on one side.
+fn is_accepted(table: &Table, kind: DriftKind, column: &str) -> bool {
+    let policy = &table.policy;
+    let mut free = policy.ignore.iter().chain(&policy.filled_by_storage);
+    let of_it = table.column(column);
+    kind == DriftKind::Generated && of_it.is_some_and(|of_it| free.any(|index| *index == of_it))
 }
 
 impl fmt::Display for Difference {
@@ -108,7 +117,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::contract::Description;
+    use crate::contract::{Description, GeneratedBy};
     use crate::schema::fixture::pairs_table;
 
     fn kinds(lacks: &[&str], row: Option<Value>) -> Vec<(DriftKind, String)> {
@@ -161,27 +170,31 @@ mod tests {
 
     #[test]
     fn what_a_service_says_of_a_table_is_held_against_legacys_catalog() {
-        let table = pairs_table();
+        let mut table = pairs_table();
         let mut described = describe(Dialect::Postgres, &table);
-        let kinds = |described: &Description| {
+        let kinds = |table: &Table, described: &Description| {
             let look = Look::Table {
                 lacks: Vec::new(),
                 row: None,
                 description: Some(described.clone()),
             };
-            let found = differences(&table, Dialect::Postgres, &look);
+            let found = differences(table, Dialect::Postgres, &look);
             let kinds: Vec<DriftKind> = found.iter().map(|one| one.kind).collect();
             kinds
         };
-        assert_eq!(kinds(&described), []);
+        assert_eq!(kinds(&table, &described), []);
         let amount = table.column("amount").unwrap();
         described.columns[amount].nullable = false;
         let mut extra = described.columns[amount].clone();
         extra.name = "c".to_owned();
         described.columns.push(extra);
         assert_eq!(
-            kinds(&described),
+            kinds(&table, &described),
             [DriftKind::ExtraColumn, DriftKind::NotNull]
         );
+        described.columns[amount].generated = Some(GeneratedBy::Expression);
+        assert!(kinds(&table, &described).contains(&DriftKind::Generated));
+        table.policy.filled_by_storage = vec![amount];
+        assert!(!kinds(&table, &described).contains(&DriftKind::Generated));
     }
 }
