@@ -11,12 +11,7 @@
     reason = "a benchmark that cannot measure fails by panicking"
 )]
 
-#[path = "../../tests/it/fixture/mod.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the integration tests' fixture has more than is measured"
-)]
+#[path = "../fixture/mod.rs"]
 mod fixture;
 mod row_lock;
 mod writers;

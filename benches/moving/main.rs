@@ -15,12 +15,7 @@ mod bare;
 mod callers;
 mod figures;
 
-#[path = "../../tests/it/fixture/mod.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the integration tests' fixture has more than is measured"
-)]
+#[path = "../fixture/mod.rs"]
 mod fixture;
 
 use std::time::{Duration, Instant};

@@ -13,12 +13,7 @@
 mod bare;
 mod rounds;
 
-#[path = "../../tests/it/fixture/mod.rs"]
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the integration tests' fixture has more than is measured"
-)]
+#[path = "../fixture/mod.rs"]
 mod fixture;
 
 use std::net::SocketAddr;

@@ -18,6 +18,8 @@ use super::guard::TriggerView;
 /// The stage and the last minute.
 #[derive(Serialize, Debug)]
 pub(super) struct Now {
+    /// Who answers.
+    replica: String,
     stage: Stage,
     phase: Phase,
     authority: Backend,
@@ -97,6 +99,7 @@ impl Now {
         } = state.observer.recent();
         let (_, full_in) = state.observer.last_owed();
         Self {
+            replica: state.control.options().replica_id.clone(),
             stage: snapshot.stage,
             phase: snapshot.phase,
             authority: snapshot.authority(),

@@ -30,6 +30,8 @@ pub(super) struct SchemaView {
 struct DifferenceView {
     #[serde(flatten)]
     difference: Difference,
+    /// Whether it holds an advance up.
+    blocks: bool,
     message: String,
 }
 
@@ -54,6 +56,7 @@ impl SchemaView {
     pub(super) fn new(found: &Found) -> Self {
         let view = |difference: &Difference| DifferenceView {
             difference: difference.clone(),
+            blocks: difference.kind.blocks(),
             message: difference.to_string(),
         };
         Self {

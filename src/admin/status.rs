@@ -40,7 +40,7 @@ struct Status {
     readiness: Readiness,
     /// The latest backfill, whichever replica works on it.
     backfill: Value,
-    /// The latest verify of this replica.
+    /// The latest verify, of whichever replica.
     verify: Value,
     /// The last full verify of storage, on whichever replica.
     verified: Option<VerifiedView>,

@@ -150,7 +150,7 @@ fn parts(control: &Control, legacy: &Arc<Legacy>, observer: &Arc<Observer>) -> P
         1,
     );
     let metrics = Metrics::new(["campaigns".to_owned()]).unwrap();
-    let drift = Drift::new(storage.clone(), Arc::new(metrics));
+    let drift = Drift::new(&storage, &Arc::new(metrics), legacy.db().dialect());
     Parts {
         control,
         legacy: legacy.clone(),

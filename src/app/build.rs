@@ -94,7 +94,7 @@ impl Engine {
             compare_options(config, &config.hot),
             config.hot.compare.background_max,
         );
-        let drift = Arc::new(Drift::new(Arc::clone(&storage), Arc::clone(&metrics)));
+        let drift = Arc::new(Drift::new(&storage, &metrics, legacy.db().dialect()));
         let parts = Parts {
             control,
             legacy,

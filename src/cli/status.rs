@@ -120,10 +120,31 @@ fn page(status: &Value) -> String {
     page.text
 }
 
-/// What readiness rests on: the last full verify, callers' latency against `off`, writes past the proxy.
+/// A line per job that is under way, on whatever replica.
+fn under_way(page: &mut Page, status: &Value) {
+    for kind in ["backfill", "verify"] {
+        let job = &status[kind];
+        if job["state"] != "running" {
+            continue;
+        }
+        let part = |name: &str| shown(job.get(name));
+        let line = format!(
+            "under way on {} since {}: {} rows so far, asked for by {} ({})",
+            part("replica"),
+            part("started_at"),
+            part("rows"),
+            part("actor"),
+            part("reason"),
+        );
+        page.line(kind, &line);
+    }
+}
+
+/// What readiness rests on: jobs that are under way, the last full verify, callers' latency against `off`, writes past the proxy.
 fn on_record(page: &mut Page, status: &Value) {
     let at = |pointer: &str| shown(status.pointer(pointer));
     let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64);
+    under_way(page, status);
     if let Some(clean) = status.pointer("/verified/clean").and_then(Value::as_bool) {
         let found = if clean { "clean" } else { "not clean" };
         let when = at("/verified/at");
@@ -169,7 +190,11 @@ fn schemas(page: &mut Page, status: &Value) {
     let schema = status.get("schema").unwrap_or(&Value::Null);
     for one in items(schema, "drift") {
         let line = format!("{}: {}", shown(one.get("table")), shown(one.get("message")));
-        page.line("drift", &paint(&line, Mood::Bad));
+        let mood = match one["blocks"] == true {
+            true => Mood::Bad,
+            false => Mood::Strong,
+        };
+        page.line("drift", &paint(&line, mood));
     }
     for one in items(schema, "unknown") {
         page.line("drift", &format!("{}: not known", shown(one.get("table"))));
@@ -331,6 +356,18 @@ mod tests {
         assert!(page.contains("live (not ready)"), "{page}");
         assert!(page.contains("rearm"), "{page}");
         assert!(!page.contains("drill"), "{page}");
+    }
+
+    #[test]
+    fn a_page_says_which_jobs_are_under_way_and_where() {
+        let page = page(&json!({
+            "backfill": {"state": "done", "replica": "one"},
+            "verify": {"state": "running", "replica": "two", "started_at": "noon", "rows": 7,
+                "actor": "ann", "reason": "a look"},
+        }));
+        let told = "under way on two since noon: 7 rows so far, asked for by ann (a look)";
+        assert!(page.contains(told), "{page}");
+        assert!(!page.contains("backfill"), "{page}");
     }
 
     #[test]

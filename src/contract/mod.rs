@@ -5,6 +5,7 @@
 //! lost tomorrow.
 
 mod condition;
+mod description;
 mod error;
 mod ids;
 mod members;
@@ -13,11 +14,12 @@ mod reply;
 mod strict;
 mod wire;
 
+pub use description::{DescribedColumn, Description, ForeignKey, GeneratedBy, Holds, OnDelete};
 pub use error::{Code, Error};
 pub use ids::{AttemptId, Epoch, Key, OpId, Token};
 pub use query::{
-    BatchItem, Condition, Count, Delete, Insert, Operator, Order, Query, Range, Request, Resolve,
-    Select, Update, Where,
+    BatchItem, Condition, Count, Delete, Describe, Insert, Operator, Order, Query, Range, Request,
+    Resolve, Select, Update, Where,
 };
 pub use reply::{Reply, Row};
 pub use strict::{JsonLimits, parse_json};

@@ -38,6 +38,8 @@ pub enum Query {
     Batch(Vec<BatchItem>),
     /// What became of an attempt; from then on it is refused.
     Resolve(Resolve),
+    /// What a table is like.
+    Describe(Describe),
 }
 
 /// `select`.
@@ -146,6 +148,13 @@ pub struct Resolve {
     pub attempt_id: AttemptId,
 }
 
+/// `describe`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Describe {
+    /// The table.
+    pub table: String,
+}
+
 /// A condition tree. Entries of one object are ANDed.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Where {
@@ -215,6 +224,7 @@ impl Query {
             Self::Range(_) => "range",
             Self::Batch(_) => "batch",
             Self::Resolve(_) => "resolve",
+            Self::Describe(_) => "describe",
         }
     }
 }

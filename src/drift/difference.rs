@@ -1,11 +1,14 @@
 //! What differs between a table of legacy and what storage shows of it. Pure.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use super::described::told;
 use crate::contract::Row;
 use crate::schema::Table;
+use crate::sql::{Dialect, describe};
 use crate::storage::Look;
 use crate::telemetry::DriftKind;
 
@@ -17,22 +20,30 @@ pub struct Difference {
     /// What kind.
     #[serde(serialize_with = "kind_name")]
     pub kind: DriftKind,
-    /// The column; none when the table is missing.
+    /// The column, or those of a key; none when the table is missing.
     pub column: Option<String>,
+    /// What two descriptions say of it.
+    #[serde(skip)]
+    pub what: Option<String>,
 }
 
-/// Holds what was seen against the table of legacy. NULL says nothing about a column's type, and neither does
-/// an empty table.
+/// Holds what was seen against the table of legacy, whose dialect that is. NULL says nothing about a column's type,
+/// and neither does an empty table.
 #[must_use]
-pub fn differences(table: &Table, look: &Look) -> Vec<Difference> {
+pub fn differences(table: &Table, dialect: Dialect, look: &Look) -> Vec<Difference> {
     let of = |kind, column: Option<&str>| Difference {
         table: table.name.clone(),
         kind,
         column: column.map(str::to_owned),
+        what: None,
     };
-    let (lacks, row) = match look {
+    let (lacks, row, description) = match look {
         Look::NoTable => return vec![of(DriftKind::MissingTable, None)],
-        Look::Table { lacks, row } => (lacks, row.as_ref()),
+        Look::Table {
+            lacks,
+            row,
+            description,
+        } => (lacks, row.as_ref(), description.as_ref()),
     };
     let mut found = Vec::new();
     for column in &table.columns {
@@ -50,20 +61,49 @@ pub fn differences(table: &Table, look: &Look) -> Vec<Difference> {
             found.push(of(DriftKind::Type, Some(name)));
         }
     }
-    let members = row.into_iter().flat_map(Row::keys);
-    let beside = members.filter(|name| table.column(name).is_none());
+    let beside: BTreeSet<&String> = match description {
+        Some(described) => described.columns.iter().map(|one| &one.name).collect(),
+        None => row.into_iter().flat_map(Row::keys).collect(),
+    };
+    let beside = beside
+        .into_iter()
+        .filter(|name| table.column(name).is_none());
     found.extend(beside.map(|name| of(DriftKind::ExtraColumn, Some(name))));
+    let told = description.map(|described| told(&describe(dialect, table), described));
+    let told = told.into_iter().flatten();
+    let told = told.filter(|(kind, column, _)| !is_accepted(table, *kind, column));
+    found.extend(told.map(|(kind, column, what)| Difference {
+        what: Some(what),
+        ..of(kind, Some(&column))
+    }));
     found
+}
+
+/// A column that nobody compares, or that storage may fill in, may be computed on one side.
+fn is_accepted(table: &Table, kind: DriftKind, column: &str) -> bool {
+    let policy = &table.policy;
+    let mut free = policy.ignore.iter().chain(&policy.filled_by_storage);
+    let of_it = table.column(column);
+    kind == DriftKind::Generated && of_it.is_some_and(|of_it| free.any(|index| *index == of_it))
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(what) = &self.what {
+            return f.write_str(what);
+        }
         let column = self.column.as_deref().unwrap_or_default();
         match self.kind {
             DriftKind::MissingTable => f.write_str("storage lacks the table"),
             DriftKind::MissingColumn => write!(f, "storage lacks column {column}"),
             DriftKind::ExtraColumn => write!(f, "only storage has column {column}"),
             DriftKind::Type => write!(f, "storage has values of another type in column {column}"),
+            DriftKind::NotNull
+            | DriftKind::Generated
+            | DriftKind::PrimaryKey
+            | DriftKind::Unique
+            | DriftKind::ForeignKey
+            | DriftKind::Looser => f.write_str(column),
         }
     }
 }
@@ -77,12 +117,18 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::contract::{Description, GeneratedBy};
     use crate::schema::fixture::pairs_table;
 
     fn kinds(lacks: &[&str], row: Option<Value>) -> Vec<(DriftKind, String)> {
         let row = row.map(|row| row.as_object().unwrap().clone());
         let lacks = lacks.iter().map(|name| (*name).to_owned()).collect();
-        let found = differences(&pairs_table(), &Look::Table { lacks, row });
+        let look = Look::Table {
+            lacks,
+            row,
+            description: None,
+        };
+        let found = differences(&pairs_table(), Dialect::Postgres, &look);
         let named = found.into_iter();
         named
             .map(|one| (one.kind, one.column.unwrap_or_default()))
@@ -117,8 +163,38 @@ mod tests {
 
     #[test]
     fn a_table_that_storage_does_not_know_is_one_difference() {
-        let found = differences(&pairs_table(), &Look::NoTable);
+        let found = differences(&pairs_table(), Dialect::Postgres, &Look::NoTable);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].to_string(), "storage lacks the table");
+    }
+
+    #[test]
+    fn what_a_service_says_of_a_table_is_held_against_legacys_catalog() {
+        let mut table = pairs_table();
+        let mut described = describe(Dialect::Postgres, &table);
+        let kinds = |table: &Table, described: &Description| {
+            let look = Look::Table {
+                lacks: Vec::new(),
+                row: None,
+                description: Some(described.clone()),
+            };
+            let found = differences(table, Dialect::Postgres, &look);
+            let kinds: Vec<DriftKind> = found.iter().map(|one| one.kind).collect();
+            kinds
+        };
+        assert_eq!(kinds(&table, &described), []);
+        let amount = table.column("amount").unwrap();
+        described.columns[amount].nullable = false;
+        let mut extra = described.columns[amount].clone();
+        extra.name = "c".to_owned();
+        described.columns.push(extra);
+        assert_eq!(
+            kinds(&table, &described),
+            [DriftKind::ExtraColumn, DriftKind::NotNull]
+        );
+        described.columns[amount].generated = Some(GeneratedBy::Expression);
+        assert!(kinds(&table, &described).contains(&DriftKind::Generated));
+        table.policy.filled_by_storage = vec![amount];
+        assert!(!kinds(&table, &described).contains(&DriftKind::Generated));
     }
 }

@@ -1,9 +1,10 @@
 //! Drift: where storage's schema is not legacy's, as this replica last saw it.
 //!
-//! Each replica looks for itself. It is two small reads per table, far from any request, and what is found is
+//! Each replica looks for itself. It is a few small reads per table, far from any request, and what is found is
 //! used here as well: a live write's reply may hold columns that legacy does not have, if storage is known to
 //! have them. A table that could not be looked at is unknown: neither drift nor agreement.
 
+mod described;
 mod difference;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use crate::clock::{boottime, unix_us};
 use crate::contract::Epoch;
 use crate::schema::{Schema, Table};
+use crate::sql::Dialect;
 use crate::storage::{Storage, StorageError};
 use crate::telemetry::{DriftKind, Metrics};
 
@@ -32,6 +34,8 @@ const LOOKS_AT_ONCE: usize = 4;
 #[derive(Debug)]
 pub struct Drift {
     storage: Arc<Storage>,
+    /// Legacy's, whose tables are described as well.
+    dialect: Dialect,
     metrics: Arc<Metrics>,
     found: ArcSwap<Found>,
     /// Held while something is taken over.
@@ -68,10 +72,11 @@ pub struct Unknown {
 impl Drift {
     /// Nothing is known yet.
     #[must_use]
-    pub fn new(storage: Arc<Storage>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(storage: &Arc<Storage>, metrics: &Arc<Metrics>, dialect: Dialect) -> Self {
         Self {
-            storage,
-            metrics,
+            storage: Arc::clone(storage),
+            dialect,
+            metrics: Arc::clone(metrics),
             found: ArcSwap::default(),
             taking: Mutex::default(),
             suspected: Notify::new(),
@@ -97,7 +102,7 @@ impl Drift {
 
     async fn standing(&self, table: Arc<Table>, epoch: Epoch) -> (String, Standing) {
         let standing = match self.storage.look_at(&table, epoch).await {
-            Ok(look) => Standing::Known(differences(&table, &look)),
+            Ok(look) => Standing::Known(differences(&table, self.dialect, &look)),
             Err(error) => Standing::Unknown(error.to_string()),
         };
         (table.name.clone(), standing)
@@ -109,7 +114,7 @@ impl Drift {
     /// Those of a call; what was known stays.
     pub async fn look_at(&self, table: &Table, epoch: Epoch) -> Result<Arc<Found>, StorageError> {
         let look = self.storage.look_at(table, epoch).await?;
-        let standing = Standing::Known(differences(table, &look));
+        let standing = Standing::Known(differences(table, self.dialect, &look));
         Ok(self.take_over(None, BTreeMap::from([(table.name.clone(), standing)])))
     }
 
@@ -188,7 +193,14 @@ impl Found {
             Some(Standing::Known(differences)) => differences.iter().any(|one| match one.kind {
                 DriftKind::MissingTable => true,
                 DriftKind::MissingColumn => one.column.as_deref() == Some(column),
-                DriftKind::ExtraColumn | DriftKind::Type => false,
+                DriftKind::ExtraColumn
+                | DriftKind::Type
+                | DriftKind::NotNull
+                | DriftKind::Generated
+                | DriftKind::PrimaryKey
+                | DriftKind::Unique
+                | DriftKind::ForeignKey
+                | DriftKind::Looser => false,
             }),
             Some(Standing::Unknown(_)) | None => true,
         }
@@ -218,6 +230,7 @@ mod tests {
                 table: "ads".to_owned(),
                 kind,
                 column: Some(column.to_owned()),
+                what: None,
             }])
         };
         let mut found = Found {

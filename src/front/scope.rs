@@ -29,7 +29,7 @@ pub(super) fn allow(token: &DoorToken, query: &Query) -> Result<(), Error> {
 /// Whether the query can change rows.
 pub(super) fn writes(query: &Query) -> bool {
     match query {
-        Query::Select(_) | Query::Count(_) | Query::Range(_) => false,
+        Query::Select(_) | Query::Count(_) | Query::Range(_) | Query::Describe(_) => false,
         Query::Insert(_) | Query::Upsert(_) | Query::Update(_) | Query::Delete(_) => true,
         // It makes an attempt refused, which changes what a later write does.
         Query::Resolve(_) => true,
@@ -54,6 +54,7 @@ fn tables(query: &Query) -> Vec<&str> {
         Query::Delete(delete) => vec![&delete.table],
         Query::Range(range) => vec![&range.table],
         Query::Resolve(resolve) => vec![&resolve.table],
+        Query::Describe(describe) => vec![&describe.table],
         Query::Transaction(members) => members.iter().flat_map(tables).collect(),
         Query::Batch(items) => items.iter().flat_map(|item| tables(&item.query)).collect(),
     }

@@ -120,7 +120,7 @@ async fn verify(State(door): State<Door>, request: Request) -> Response {
             actor,
             reason: body.reason,
         };
-        Ok(json!({ "id": door.jobs.start_verify(options)? }))
+        Ok(json!({ "id": door.jobs.start_verify(options).await? }))
     })
     .await
 }
@@ -167,8 +167,7 @@ async fn steered(
 ) -> Result<Value, Error> {
     let steered = door.jobs.steer(actor, reason, id, steer).await;
     if !steered.map_err(unavailable)? {
-        let message =
-            "no such job, or it has ended, or it is a verify: those can only be cancelled";
+        let message = "no such job, or it has ended, or it is a verify: those can only be cancelled, on their own replica";
         return Err(Error::new(Code::NotFound, message));
     }
     find(door, id).await

@@ -50,6 +50,7 @@ pub(super) struct Job {
     pub(super) kind: JobKind,
     pub(super) actor: String,
     pub(super) reason: String,
+    replica: String,
     pub(super) cancel: CancellationToken,
     pub(super) progress: Arc<Progress>,
     started_us: i64,
@@ -66,12 +67,13 @@ struct Ended {
 }
 
 impl Job {
-    pub(super) fn new(kind: JobKind, actor: &str, reason: &str) -> Self {
+    pub(super) fn new(kind: JobKind, actor: &str, reason: &str, replica: &str) -> Self {
         Self {
             id: Uuid::now_v7(),
             kind,
             actor: actor.to_owned(),
             reason: reason.to_owned(),
+            replica: replica.to_owned(),
             cancel: CancellationToken::new(),
             progress: Arc::default(),
             started_us: unix_us(),
@@ -139,6 +141,7 @@ impl Job {
             "state": ended.map_or("running", |ended| ended.state),
             "actor": self.actor,
             "reason": self.reason,
+            "replica": self.replica,
             "started_at": rfc3339(self.started_us),
             "ended_at": ended.map(|ended| rfc3339(ended.at_us)),
             "rows": speed.rows,

@@ -1,9 +1,9 @@
 //! Backfills and verifies as jobs, started, watched and ended by operators.
 //!
 //! A backfill is a record in the database (`crate::backfill`): any replica shows and steers it, one that has
-//! its lease works on it (`filling`). A verify is one replica's, one at a time, and is lost with it; where
-//! `[verify] interval` is set it also begins by itself (`verifying`). A job's result stays readable until the
-//! next of its kind.
+//! its lease works on it (`filling`). A verify is one replica's, one at a time in the fleet, and is lost with its
+//! replica; the others show how far it is, and where `[verify] interval` is set it also begins by itself
+//! (`verifying`). A job's result stays readable until the next of its kind.
 
 mod filling;
 mod http;
@@ -30,7 +30,7 @@ use crate::walk::WalkError;
 mod tests;
 
 pub use http::{ActorOf, acting, looking};
-use job::Job;
+
 pub use job::JobKind;
 use verifying::Verifies;
 
@@ -65,6 +65,14 @@ pub enum JobError {
         kind: JobKind,
         /// Its id.
         id: Uuid,
+    },
+    /// Another replica verifies because somebody asked for it.
+    #[error("a verify is under way on replica {replica}: job {id}")]
+    Elsewhere {
+        /// The replica.
+        replica: String,
+        /// Its id.
+        id: String,
     },
     /// The replica is shutting down.
     #[error("shutting down")]
@@ -113,8 +121,9 @@ impl Jobs {
         if let Some(job) = self.verifies().find(id) {
             return Ok(Some(job.view()));
         }
-        let run = self.backfill().await?;
-        Ok(run.filter(|run| run["id"] == id.to_string()))
+        let others = [self.verify_elsewhere().await?, self.backfill().await?];
+        let mut others = others.into_iter().flatten();
+        Ok(others.find(|job| job["id"] == id.to_string()))
     }
 
     /// Pauses, resumes, ends or throttles a job; a verify can only be ended. `false`: it is not known, or has
@@ -139,14 +148,14 @@ impl Jobs {
         self.steer_backfill(actor, reason, id, steer).await
     }
 
-    /// The latest job of each kind, for `status`: `{"backfill", "verify"}`.
+    /// The latest job of each kind, on whichever replica, for `status`: `{"backfill", "verify"}`.
     pub async fn current(&self) -> Value {
-        let backfill = match self.backfill().await {
-            Ok(run) => run,
+        let (backfill, verify) = tokio::join!(self.backfill(), self.latest_verify());
+        let shown = |job: Result<Option<Value>, Fault>| match job {
+            Ok(job) => job,
             Err(fault) => Some(json!({ "error": fault.to_string() })),
         };
-        let verify = self.verifies().latest().map(Job::view);
-        json!({ "backfill": backfill, "verify": verify })
+        json!({ "backfill": shown(backfill), "verify": shown(verify) })
     }
 
     /// Ends what this replica works on and waits for it; nothing starts any more. A backfill goes on elsewhere.
@@ -165,6 +174,8 @@ impl From<JobError> for Error {
             JobError::UnderWay { id, .. } => {
                 Self::new(Code::PreconditionFailed, message).with_details(json!({ "job": id }))
             }
+            JobError::Elsewhere { id, replica } => Self::new(Code::PreconditionFailed, message)
+                .with_details(json!({ "job": id, "replica": replica })),
             JobError::ShuttingDown => Self::new(Code::Overloaded, message),
             JobError::Walk(error) => error.into(),
             JobError::Legacy(_) => Self::new(Code::BackendUnavailable, message),

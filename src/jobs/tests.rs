@@ -12,7 +12,7 @@ use crate::control::Verdict;
 use crate::stage::{Backend, Stage};
 use crate::storage::{Capabilities, Capability};
 use crate::verify::VerifyOptions;
-use crate::{divergence, evidence, verify};
+use crate::{divergence, evidence, journal, verify};
 use bench::{Bench, Under, asked};
 
 /// Runs a property with legacy on either database.

@@ -3,12 +3,13 @@
 //! The second kind is anti-entropy: it finds what no read happens to touch. It reads all rows of both sides, so
 //! only one replica in the fleet does it at a time (`crate::verify`'s turn), it makes way for an operator's, and
 //! it never repairs: what it confirms is a divergence like any other, for the guard and for people. While the
-//! secondary is known to lack writes there is nothing to find out.
+//! secondary is known to lack writes there is nothing to find out. Who walks shows beside the turn how far it is,
+//! so every replica can tell.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ use super::{JobError, JobKind, Jobs};
 use crate::control::Phase;
 use crate::sql::Fault;
 use crate::stage::Backend;
-use crate::verify::{self, VerifyOptions};
+use crate::verify::{self, Told, VerifyOptions};
 
 /// Who is said to have asked for a verify that began by itself.
 const BY_ITSELF: &str = "cutover";
@@ -36,28 +37,80 @@ pub(super) struct Verifies {
 }
 
 impl Jobs {
-    /// Starts a verify. One that began by itself makes way.
+    /// Starts a verify. One that began by itself makes way, on whichever replica.
     ///
     /// # Errors
     /// See [`JobError`].
-    pub fn start_verify(self: &Arc<Self>, options: VerifyOptions) -> Result<Uuid, JobError> {
-        let job = Job::new(JobKind::Verify, &options.actor, &options.reason);
+    pub async fn start_verify(self: &Arc<Self>, options: VerifyOptions) -> Result<Uuid, JobError> {
+        let job = self.new_verify(&options);
         let id = job.id;
+        let over = self.verifies().over();
+        match verify::take(self.parts.legacy.db(), id, over, &job.view()).await {
+            Ok(true) => {}
+            Ok(false) => return Err(self.under_way().await?),
+            Err(fault) => tracing::warn!(%fault, "others may verify beside this verify"),
+        }
         let mut verifies = self.verifies();
-        // Looked at under the lock: either `drain` sees the job, or the job sees `drain`.
+        // Looked at under the lock: either `drain` sees the job, or the job sees `drain`. What is refused here leaves
+        // a turn behind whose lease runs out.
         if self.tasks.is_closed() {
             return Err(JobError::ShuttingDown);
         }
         verifies.put(job.clone())?;
         drop(verifies);
         let jobs = Arc::clone(self);
-        self.tasks.spawn(async move {
-            if let Err(fault) = verify::take(jobs.parts.legacy.db(), id).await {
-                tracing::warn!(%fault, "others may verify beside this verify");
-            }
-            jobs.verify(job, options, false).await;
-        });
+        self.tasks
+            .spawn(async move { jobs.verify(job, options, false).await });
         Ok(id)
+    }
+
+    fn new_verify(&self, options: &VerifyOptions) -> Job {
+        let replica = &self.parts.control.options().replica_id;
+        Job::new(JobKind::Verify, &options.actor, &options.reason, replica)
+    }
+
+    /// Why a verify that somebody asks for does not get the turn.
+    async fn under_way(&self) -> Result<JobError, Fault> {
+        if let Some(refusal) = self.verifies().refusal() {
+            return Ok(refusal);
+        }
+        let told = verify::told(self.parts.legacy.db()).await?;
+        let part = |name: &str| {
+            let part = told.as_ref().and_then(|told| told.job[name].as_str());
+            part.unwrap_or("unknown").to_owned()
+        };
+        let (replica, id) = (part("replica"), part("id"));
+        Ok(JobError::Elsewhere { replica, id })
+    }
+
+    /// The latest verify, of whichever replica: one that is under way before others.
+    pub(super) async fn latest_verify(&self) -> Result<Option<Value>, Fault> {
+        let elsewhere = self.verify_elsewhere().await;
+        let own = self.verifies().latest().map(Job::view);
+        let all = elsewhere.as_ref().ok().cloned().flatten();
+        // Ids begin with their time.
+        let rank = |job: &Value| (job["state"] == "running", job["id"].to_string());
+        match all.into_iter().chain(own).max_by_key(rank) {
+            Some(latest) => Ok(Some(latest)),
+            None => elsewhere,
+        }
+    }
+
+    /// The last verify that had the turn, if it is another replica's. One whose lease ran out most likely died with
+    /// its replica.
+    pub(super) async fn verify_elsewhere(&self) -> Result<Option<Value>, Fault> {
+        let told = verify::told(self.parts.legacy.db()).await?;
+        let is_own = |told: &Told| {
+            let id = told.job["id"].as_str().and_then(|id| id.parse().ok());
+            id.is_none_or(|id| self.verifies().find(id).is_some())
+        };
+        Ok(told.filter(|told| !is_own(told)).map(|mut told| {
+            if told.job["state"] == "running" && !told.has_turn {
+                told.job["state"] = json!("failed");
+                told.job["error"] = json!("its replica is gone, or does not reach legacy");
+            }
+            told.job
+        }))
     }
 
     /// Verifies whenever that is due and nobody else does, until `drain`.
@@ -100,14 +153,15 @@ impl Jobs {
             actor: BY_ITSELF.to_owned(),
             reason: "verify.interval".to_owned(),
         };
-        let job = Job::new(JobKind::Verify, &options.actor, &options.reason);
-        let db = self.parts.legacy.db();
-        if self.verifies().is_under_way() || !verify::claim(db, job.id, secondary, interval).await?
+        let job = self.new_verify(&options);
+        let (db, shown) = (self.parts.legacy.db(), job.view());
+        if self.verifies().is_under_way()
+            || !verify::claim(db, job.id, &shown, secondary, interval).await?
         {
             return Ok(());
         }
         if !self.verifies().put_by_itself(job.clone()) {
-            return verify::let_go(db, job.id, Duration::ZERO).await;
+            return verify::let_go(db, job.id, &Value::Null, Duration::ZERO).await;
         }
         let jobs = Arc::clone(self);
         let work = self
@@ -121,14 +175,13 @@ impl Jobs {
 
     /// Verifies, and keeps the turn meanwhile. Who lost the turn ends, unless a person waits for it.
     async fn verify(&self, job: Job, options: VerifyOptions, by_itself: bool) {
-        let id = job.id;
         let rate = || self.settings.load().verify.rate;
         let asked = json!({ "tables": options.tables, "repair": options.repair });
         let cancel = job.cancel.clone();
         let work = verify::run(&self.parts, options, &rate, &job.progress, cancel);
         let work = job.run(asked, &self.parts, Box::pin(work));
         let lost = async {
-            self.keep_turn(id).await;
+            self.keep_turn(&job).await;
             if by_itself {
                 job.cancel.cancel();
             }
@@ -139,16 +192,17 @@ impl Jobs {
             () = lost => {}
         }
         let rest = if by_itself { REST } else { Duration::ZERO };
-        if let Err(fault) = verify::let_go(self.parts.legacy.db(), id, rest).await {
+        if let Err(fault) = verify::let_go(self.parts.legacy.db(), job.id, &job.view(), rest).await
+        {
             tracing::warn!(%fault, "the turn to verify was not given back; its lease will run out");
         }
     }
 
-    /// Renews the turn; returns when it is somebody else's.
-    async fn keep_turn(&self, id: Uuid) {
+    /// Renews the turn, and tells how far the job is; returns when the turn is somebody else's.
+    async fn keep_turn(&self, job: &Job) {
         loop {
             sleep(verify::LEASE / 4).await;
-            match verify::renew(self.parts.legacy.db(), id).await {
+            match verify::renew(self.parts.legacy.db(), job.id, &job.view()).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 // Reading on with a lease that ran out is harmless.
@@ -176,15 +230,27 @@ impl Verifies {
         self.all().for_each(|job| job.cancel.cancel());
     }
 
+    /// The last one that was asked for, if it is over.
+    fn over(&self) -> Option<Uuid> {
+        let last = self.asked_for.as_ref();
+        last.filter(|job| !job.is_under_way()).map(|job| job.id)
+    }
+
     fn is_under_way(&self) -> bool {
         self.all().any(Job::is_under_way)
     }
 
+    /// Why another one that is asked for has to wait, if it has to.
+    fn refusal(&self) -> Option<JobError> {
+        let held = self.asked_for.as_ref().filter(|job| job.is_under_way())?;
+        let (kind, id) = (JobKind::Verify, held.id);
+        Some(JobError::UnderWay { kind, id })
+    }
+
     /// Takes the place of the last one that was asked for, unless that is under way.
     fn put(&mut self, job: Job) -> Result<(), JobError> {
-        if let Some(held) = self.asked_for.as_ref().filter(|job| job.is_under_way()) {
-            let (kind, id) = (JobKind::Verify, held.id);
-            return Err(JobError::UnderWay { kind, id });
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
         }
         if let Some(job) = &self.by_itself {
             job.cancel.cancel();

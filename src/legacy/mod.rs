@@ -7,6 +7,7 @@ mod authority;
 mod capture;
 mod obstacles;
 mod relations;
+mod rowids;
 mod secondary;
 mod shape;
 
@@ -16,6 +17,7 @@ use crate::contract::Reply;
 use crate::schema::{Filter, Read, Table};
 use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec};
 
+use rowids::Rowids;
 use shape::{Shape, as_known};
 
 pub use authority::{Stamp, WriteError, Written};
@@ -32,6 +34,7 @@ pub struct Legacy {
     shape: Arc<Shape>,
     /// Whether the session may set `session_replication_role`: then no trigger fires on what is applied.
     replica_role: bool,
+    rowids: Arc<Rowids>,
 }
 
 /// Why the legacy database could not be taken into use.
@@ -59,6 +62,7 @@ impl Legacy {
             db,
             shape: Arc::new(shape),
             replica_role,
+            rowids: Arc::default(),
         })
     }
 
@@ -71,6 +75,7 @@ impl Legacy {
             db,
             shape: Arc::clone(&self.shape),
             replica_role: self.replica_role,
+            rowids: Arc::clone(&self.rowids),
         }
     }
 

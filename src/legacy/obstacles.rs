@@ -1,7 +1,6 @@
 //! What in the legacy database itself stands in the way of becoming the secondary.
 
 use super::Legacy;
-use crate::schema::{Kind, Table};
 use crate::sql::render::quote;
 use crate::sql::{Dialect, Fault};
 
@@ -30,8 +29,7 @@ pub struct AppTrigger {
 }
 
 impl Legacy {
-    /// Sequences behind the greatest value of their column. Only columns that lead a key are looked at: an
-    /// index gives their greatest value at once.
+    /// Sequences behind the greatest value of their column; only columns that lead a key are looked at.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -43,12 +41,12 @@ impl Legacy {
         }
         let schema = self.schema();
         for table in schema.tables.values() {
-            for (column, sequence) in counted(table) {
+            for (column, sequence) in table.counted() {
                 let sql = format!(
                     "SELECT coalesce(pg_sequence_last_value(s.seqrelid), s.seqstart - s.seqincrement), \
                      (SELECT max({})::int8 FROM {}) FROM pg_sequence s \
                      WHERE s.seqrelid = $1::regclass AND s.seqincrement > 0",
-                    quote(column),
+                    quote(&column.name),
                     table.sql_name
                 );
                 let rows = self.db.fetch(&sql, vec![sequence.into()]).await?;
@@ -57,7 +55,7 @@ impl Legacy {
                 if let Some(greatest) = greatest.filter(|greatest| *greatest > last) {
                     behind.push(SequenceBehind {
                         table: table.name.clone(),
-                        column: column.to_owned(),
+                        column: column.name.clone(),
                         sequence: sequence.to_owned(),
                         last,
                         greatest,
@@ -107,19 +105,4 @@ impl Legacy {
         }
         Ok(found)
     }
-}
-
-/// Integer columns with a sequence that lead the primary key or a unique one.
-fn counted(table: &Table) -> impl Iterator<Item = (&str, &str)> {
-    let leading = [&table.key].into_iter().chain(&table.unique);
-    let mut columns: Vec<usize> = leading.filter_map(|key| key.first().copied()).collect();
-    columns.sort_unstable();
-    columns.dedup();
-    columns.into_iter().filter_map(|index| {
-        let column = table.columns.get(index)?;
-        match (&column.kind, &column.sequence) {
-            (Kind::Int(_), Some(sequence)) => Some((column.name.as_str(), sequence.as_str())),
-            _ => None,
-        }
-    })
 }

@@ -228,7 +228,12 @@ impl Legacy {
     pub async fn next_values(&self, sequence: &str, count: u32) -> Result<Vec<i64>, Fault> {
         let statement = next_values(self.db().dialect(), sequence, count);
         let rows = self.db().fetch(&statement.text, statement.args).await?;
-        rows.iter().map(|row| row.some_int(0)).collect()
+        let free = rows.iter().map(|row| row.some_int(0));
+        let free = free.collect::<Result<Vec<_>, _>>()?;
+        Ok(match self.db().dialect() {
+            Dialect::Postgres => free,
+            Dialect::Sqlite => self.rowids.hand_out(sequence, free),
+        })
     }
 
     async fn silence(&self, tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {

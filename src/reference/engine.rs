@@ -16,11 +16,14 @@ use super::deadline::{is_past, late};
 use super::ledger::{self, Taken};
 use super::members::Members;
 use super::refusal::{self, Failure};
+use super::sequences::Given;
 use super::service::writes;
 use super::{events, lesser, page};
-use crate::contract::{AttemptId, BatchItem, Code, Error, Query, Range, Reply, Request, Resolve};
+use crate::contract::{
+    AttemptId, BatchItem, Code, Describe, Error, Query, Range, Reply, Request, Resolve,
+};
 use crate::schema::{BindLimits, Bound, Schema, Step, Write, bind};
-use crate::sql::{Db, Fault, Tx, reply_of};
+use crate::sql::{Db, Fault, Tx, describe, reply_of};
 use crate::storage::Capabilities;
 
 /// One database and what the service may do with it.
@@ -78,26 +81,31 @@ impl Engine {
             return error.into();
         }
         let members = members.limited_to(&self.capabilities);
-        match request.query {
-            Query::Batch(items) => self.batch(items, &members).await,
+        let mut given = Given::default();
+        let answer = match request.query {
+            Query::Batch(items) => self.batch(items, &members, &mut given).await,
             Query::Resolve(resolve) => self.resolve(&resolve, &members).await.into(),
             Query::Range(range) => self.range(&range).await.into(),
-            query => self.one(&query, &members).await,
-        }
+            Query::Describe(describe) => self.describe(&describe).await.into(),
+            query => self.one(&query, &members, &mut given).await,
+        };
+        given.pass(&self.db).await;
+        answer
     }
 
     /// Each item in a transaction of its own, in the order given, whatever became of those before it.
-    async fn batch(&self, items: Vec<BatchItem>, members: &Members) -> Answer {
+    async fn batch(&self, items: Vec<BatchItem>, members: &Members, given: &mut Given) -> Answer {
         let mut replies = Vec::with_capacity(items.len());
         for item in items {
             let members = members.of_item(&item).limited_to(&self.capabilities);
-            replies.push(self.one(&item.query, &members).await.into_item());
+            let answer = self.one(&item.query, &members, given).await;
+            replies.push(answer.into_item());
         }
         Reply::from_json(format!("[{}]", replies.join(","))).into()
     }
 
     /// A query of the contract, with its refusal recorded.
-    async fn one(&self, query: &Query, members: &Members) -> Answer {
+    async fn one(&self, query: &Query, members: &Members, given: &mut Given) -> Answer {
         if let (true, true, Some(attempt)) =
             (members.redelivered, writes(query), members.attempt_id)
         {
@@ -108,7 +116,7 @@ impl Engine {
             return self.refuse(attempt, members, error).await;
         }
         let mut schema = self.catalog.schema();
-        let mut failure = match self.attempt(query, &schema, members).await {
+        let mut failure = match self.attempt(query, &schema, members, given).await {
             Ok(answer) => return answer,
             Err(failure) => failure,
         };
@@ -116,7 +124,7 @@ impl Engine {
             && let Some(fresh) = self.catalog.reread(&self.db, &schema, &failure).await
         {
             schema = fresh;
-            failure = match self.attempt(query, &schema, members).await {
+            failure = match self.attempt(query, &schema, members, given).await {
                 Ok(answer) => return answer,
                 Err(failure) => failure,
             };
@@ -132,6 +140,7 @@ impl Engine {
         query: &Query,
         schema: &Schema,
         members: &Members,
+        given: &mut Given,
     ) -> Result<Answer, Failure> {
         match bind(query, schema, &BindLimits::default()).map_err(Failure::Refused)? {
             Bound::Read(read) => {
@@ -141,11 +150,16 @@ impl Engine {
                 let reply = page::whole(&self.db, read).await?;
                 Ok(reply.into())
             }
-            Bound::Write(write) => self.write(&write, members).await,
+            Bound::Write(write) => self.write(&write, members, given).await,
         }
     }
 
-    async fn write(&self, write: &Write, members: &Members) -> Result<Answer, Failure> {
+    async fn write(
+        &self,
+        write: &Write,
+        members: &Members,
+        given: &mut Given,
+    ) -> Result<Answer, Failure> {
         let mut tx = self.db.begin().await.map_err(refusal::of_write)?;
         if let Some(attempt) = members.attempt_id {
             let taken = ledger::take(&mut tx, attempt, members.deadline_ms, None).await;
@@ -174,6 +188,7 @@ impl Engine {
             return Err(Failure::Refused(late()));
         }
         tx.commit().await.map_err(refusal::of_write)?;
+        given.note(write);
         self.announce(events);
         Ok(answer)
     }
@@ -251,6 +266,27 @@ impl Engine {
         let read = page::after_key(schema, range).map_err(Failure::Refused)?;
         let rows = self.db.read(&read).await.map_err(refusal::of_read)?;
         page::framed(&read.table, range.limit, &rows).map_err(Failure::Refused)
+    }
+
+    /// The table as it was last read, which is anew for one that is not known.
+    async fn describe(&self, asked: &Describe) -> Result<Reply, Error> {
+        let mut schema = self.catalog.schema();
+        let unknown = || {
+            let message = format!("there is no table {:?}", asked.table);
+            Failure::Refused(Error::new(Code::UnknownTable, message))
+        };
+        if schema.table(&asked.table).is_none()
+            && let Some(fresh) = self.catalog.reread(&self.db, &schema, &unknown()).await
+        {
+            schema = fresh;
+        }
+        let table = schema.table(&asked.table).ok_or_else(unknown);
+        let table = table.map_err(refusal::to_answer)?;
+        let described = serde_json::to_string(&describe(self.db.dialect(), table));
+        let described = described.map_err(|error| {
+            refusal::internal(&Fault::Unexpected(format!("a description: {error}")))
+        })?;
+        Ok(Reply::from_json(described))
     }
 
     /// Hands the write's events on; they are news, not a promise, so a full queue loses them, and says so.

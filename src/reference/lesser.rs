@@ -45,6 +45,7 @@ fn needed(query: &Query) -> Vec<Capability> {
             items.iter().flat_map(|item| needed(&item.query)).collect(),
         ),
         Query::Resolve(_) => vec![Capability::Resolve],
+        Query::Describe(_) => vec![Capability::Describe],
     }
 }
 

@@ -3,7 +3,8 @@
 //! It is a real service, and the standard that others are certified against: it refuses late writes at their
 //! commit, recognises every repeat, fences keys and resolves doubts (rules P6 and P7). A request comes in by
 //! `http` or `amqp`, passes `service` (faults on demand) and is executed by `engine`, whose promises rest on
-//! the rows that `ledger` keeps. `lesser` takes capabilities away, `events` tells the hub what changed.
+//! the rows that `ledger` keeps; `sequences` follow the ids that came with rows. `lesser` takes capabilities away,
+//! `events` tells the hub what changed.
 //!
 //! On the wire, beyond the contract: the members `deadline`, `attempt_id` and `fences` are headers (`fences`
 //! a JSON object of key to token); a `batch` is answered by an array with one member per item, in order,
@@ -24,6 +25,7 @@ mod lesser;
 mod members;
 mod page;
 mod refusal;
+mod sequences;
 mod service;
 mod start;
 

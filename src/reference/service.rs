@@ -125,7 +125,11 @@ pub(super) fn writes(query: &Query) -> bool {
         | Query::Delete(_)
         | Query::Transaction(_)
         | Query::Batch(_) => true,
-        Query::Select(_) | Query::Count(_) | Query::Range(_) | Query::Resolve(_) => false,
+        Query::Select(_)
+        | Query::Count(_)
+        | Query::Range(_)
+        | Query::Resolve(_)
+        | Query::Describe(_) => false,
     }
 }
 

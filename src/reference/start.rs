@@ -17,7 +17,7 @@ use super::catalog::Catalog;
 use super::engine::Engine;
 use super::faults::FaultSwitch;
 use super::service::Service;
-use super::{events, http, ledger};
+use super::{events, http, ledger, sequences};
 use crate::hub::HubError;
 use crate::server::{ServerOptions, Tls, serve};
 use crate::sql::{Db, Fault, IntrospectError, PoolOptions};
@@ -135,6 +135,9 @@ pub async fn start(options: Options, shutdown: CancellationToken) -> Result<Star
         create_tables(&db, ddl).await?;
     }
     let catalog = Catalog::read(&db, options.soft_delete).await?;
+    if let Err(fault) = sequences::catch_up(&db, &catalog.schema()).await {
+        tracing::warn!(%fault, "sequences may be behind the ids that the tables hold");
+    }
     let capabilities = options
         .without
         .iter()

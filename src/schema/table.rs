@@ -1,5 +1,6 @@
 //! Tables, columns, keys and relations.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
@@ -139,6 +140,20 @@ impl Table {
     #[must_use]
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// Integer columns with a sequence that lead the primary key or a unique one: an index gives their greatest
+    /// value at once. Each with its sequence.
+    pub fn counted(&self) -> impl Iterator<Item = (&Column, &str)> {
+        let leading = [&self.key].into_iter().chain(&self.unique);
+        let leading: BTreeSet<usize> = leading.filter_map(|key| key.first().copied()).collect();
+        leading.into_iter().filter_map(|index| {
+            let column = self.columns.get(index)?;
+            match (&column.kind, &column.sequence) {
+                (Kind::Int(_), Some(sequence)) => Some((column, sequence.as_str())),
+                _ => None,
+            }
+        })
     }
 
     /// The key's columns, in key order.

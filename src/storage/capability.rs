@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// One capability, as SPEC 1 lists them.
+/// One capability: those of SPEC 1, and `describe`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Capability {
     /// `delete`.
@@ -29,6 +29,8 @@ pub enum Capability {
     Fencing,
     /// `resolve`.
     Resolve,
+    /// `describe`.
+    Describe,
 }
 
 /// The capabilities of one service.
@@ -37,7 +39,7 @@ pub struct Capabilities(BTreeSet<Capability>);
 
 impl Capability {
     /// Every capability.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Delete,
         Self::Count,
         Self::Upsert,
@@ -50,6 +52,7 @@ impl Capability {
         Self::AttemptId,
         Self::Fencing,
         Self::Resolve,
+        Self::Describe,
     ];
 
     /// As the config spells it.
@@ -68,6 +71,7 @@ impl Capability {
             Self::AttemptId => "attempt_id",
             Self::Fencing => "fencing",
             Self::Resolve => "resolve",
+            Self::Describe => "describe",
         }
     }
 }

@@ -1,14 +1,15 @@
 //! What the service shows of a table by answering plain selects.
 //!
-//! The contract has no request for a description, and none is needed: a select that names every column of
-//! legacy's is refused where one is missing, also over an empty table, and a whole row shows which columns
-//! there are beside them and how their values are spelled. Any service answers that.
+//! No capability is needed for the most of it: a select that names every column of legacy's is refused where one is
+//! missing, also over an empty table, and a whole row shows which columns there are beside them and how their values
+//! are spelled. Any service answers that. What a table refuses or cuts, types, keys and relations, only a service
+//! with `describe` tells.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::keyed::{CALLS_AT_ONCE, read};
-use super::{Call, Storage, StorageError, UnixMs};
-use crate::contract::{Code, Epoch, Query, Row, Select};
+use super::{Call, Capability, Storage, StorageError, UnixMs};
+use crate::contract::{Code, Describe, Description, Epoch, Query, Row, Select};
 use crate::schema::Table;
 
 /// What was seen of a table.
@@ -22,12 +23,14 @@ pub enum Look {
         lacks: Vec<String>,
         /// Some row of it, whole; none when it is empty.
         row: Option<Row>,
+        /// What the service says of it, where it has `describe`.
+        description: Option<Description>,
     },
 }
 
 impl Storage {
-    /// Looks at a table as legacy knows it: two reads of one row, and one more for each column where some are
-    /// missing.
+    /// Looks at a table as legacy knows it: two reads of one row, one more for each column where some are missing,
+    /// and its description.
     ///
     /// # Errors
     /// Those of a call; `Rejected` when the service refuses for another reason than a name.
@@ -42,7 +45,24 @@ impl Storage {
             },
         };
         let row = self.one_row(table, None, epoch).await?;
-        Ok(Look::Table { lacks, row })
+        let description = match self.capabilities.has(Capability::Describe) {
+            true => Some(self.description(table, epoch).await?),
+            false => None,
+        };
+        Ok(Look::Table {
+            lacks,
+            row,
+            description,
+        })
+    }
+
+    async fn description(&self, table: &Table, epoch: Epoch) -> Result<Description, StorageError> {
+        let describe = Describe {
+            table: table.name.clone(),
+        };
+        let deadline = UnixMs::after(self.rpc_deadline());
+        let call = Call::new(Query::Describe(describe), deadline, epoch);
+        read(&self.call(&call).await?)
     }
 
     /// The columns that are refused by name, each asked for alone.

@@ -70,6 +70,9 @@ fn without(capability: Capability) -> &'static str {
         Capability::Fencing => {
             "an old request that overtakes a newer one is refused by deadline and attempt only"
         }
+        Capability::Describe => {
+            "drift knows storage's tables and columns only: that it is stricter than legacy (a shorter type, NOT NULL, unique and foreign keys) is met when it refuses a row"
+        }
         Capability::Resolve => {
             "what became of a doubtful write is never learnt from storage: the key waits for a quiet period and is copied"
         }

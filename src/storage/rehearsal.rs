@@ -159,7 +159,8 @@ fn believed_row_by_row(query: &Query) -> bool {
         | Query::Transaction(_)
         | Query::Range(_)
         | Query::Batch(_)
-        | Query::Resolve(_) => false,
+        | Query::Resolve(_)
+        | Query::Describe(_) => false,
     }
 }
 

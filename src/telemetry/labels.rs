@@ -62,6 +62,8 @@ labels! {
         Batch = "batch",
         /// `resolve`.
         Resolve = "resolve",
+        /// `describe`.
+        Describe = "describe",
         /// A read or write of the guard's own.
         Probe = "probe",
         /// The request could not be read.
@@ -236,8 +238,20 @@ labels! {
         MissingColumn = "missing_column",
         /// Only storage has a column.
         ExtraColumn = "extra_column",
-        /// A column holds what legacy's cannot read.
+        /// A column holds what legacy's cannot read, or cannot hold what legacy's does.
         Type = "type",
+        /// Storage refuses NULL in a column, legacy does not.
+        NotNull = "not_null",
+        /// A column is computed on one side only.
+        Generated = "generated",
+        /// The primary keys are not the same.
+        PrimaryKey = "primary_key",
+        /// Only storage holds columns unique.
+        Unique = "unique",
+        /// Only storage has a foreign key, or it does something else when the row that is pointed at goes.
+        ForeignKey = "foreign_key",
+        /// Only legacy enforces something. Told, and nothing is held up.
+        Looser = "looser",
     }
 }
 
@@ -252,6 +266,25 @@ labels! {
         LatencyDelta = "latency_delta",
         /// Storage is not there at all.
         Unavailable = "unavailable",
+    }
+}
+
+impl DriftKind {
+    /// Whether rows that legacy takes may be refused, cut or spelled otherwise by storage.
+    #[must_use]
+    pub fn blocks(self) -> bool {
+        match self {
+            Self::MissingTable
+            | Self::MissingColumn
+            | Self::ExtraColumn
+            | Self::Type
+            | Self::NotNull
+            | Self::Generated
+            | Self::PrimaryKey
+            | Self::Unique
+            | Self::ForeignKey => true,
+            Self::Looser => false,
+        }
     }
 }
 
@@ -276,6 +309,7 @@ impl Op {
             Query::Range(_) => Self::Range,
             Query::Batch(_) => Self::Batch,
             Query::Resolve(_) => Self::Resolve,
+            Query::Describe(_) => Self::Describe,
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::walk::{Pace, Progress, Walk, WalkError};
 
 pub use ddl::COMPONENT;
 pub use report::{TableVerdict, VerifyReport};
-pub use turn::{LEASE, claim, let_go, renew, take};
+pub use turn::{LEASE, Told, claim, let_go, renew, take, told};
 
 /// What to verify, for whom.
 #[derive(Clone, PartialEq, Eq, Debug)]

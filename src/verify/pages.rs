@@ -16,6 +16,7 @@ use crate::compare::row_diff;
 use crate::contract::{Key, Row};
 use crate::schema::{Relation, Table};
 use crate::shadow::Checked;
+use crate::stage::Backend;
 use crate::telemetry::Comparison;
 use crate::walk::{Line, WalkError, key_of, values_of};
 
@@ -66,8 +67,8 @@ impl Verify<'_> {
         };
         loop {
             let (legacy, storage) = tokio::try_join!(
-                self.legacy_rows(table, &mut sides.legacy),
-                self.storage_rows(table, &mut sides.storage),
+                self.next_rows(table, Backend::Legacy, &mut sides.legacy),
+                self.next_rows(table, Backend::Storage, &mut sides.storage),
             )?;
             let read = (legacy.len(), storage.len());
             verdict.legacy_rows += read.0 as u64;
@@ -87,30 +88,21 @@ impl Verify<'_> {
         }
     }
 
-    async fn legacy_rows(
+    /// The next rows of one side; none after its walk has ended.
+    async fn next_rows(
         &self,
         table: &Arc<Table>,
+        side: Backend,
         cursor: &mut Cursor,
     ) -> Result<Vec<Row>, WalkError> {
         let Cursor::After(after) = cursor else {
             return Ok(Vec::new());
         };
-        let read = self.walk.legacy_page(table, after.as_deref(), self.page);
-        let page = read.await?;
-        cursor.go_on(page.next);
-        Ok(page.rows)
-    }
-
-    async fn storage_rows(
-        &self,
-        table: &Arc<Table>,
-        cursor: &mut Cursor,
-    ) -> Result<Vec<Row>, WalkError> {
-        let Cursor::After(after) = cursor else {
-            return Ok(Vec::new());
+        let after = after.as_deref();
+        let page = match side {
+            Backend::Legacy => self.walk.legacy_page(table, after, self.page).await?,
+            Backend::Storage => self.walk.storage_page(table, after, self.page).await?,
         };
-        let read = self.walk.storage_page(table, after.as_deref(), self.page);
-        let page = read.await?;
         cursor.go_on(page.next);
         Ok(page.rows)
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::fixture::campaigns::{insert, select};
+use crate::fixture::campaigns::{insert, key, select};
 use crate::fixture::history::{Writers, assert_holds};
 use crate::fixture::{Proxy, Servers, Wiring, World, WorldOptions, amqp, eventually};
 
@@ -107,6 +107,45 @@ async fn in_dual_write_a_trigger_only_latches_until_it_is_rearmed() {
     .await;
     assert_eq!(proxy.status().await["latched"], false);
     assert_eq!(guard_records(proxy).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_verify_confirms_freezes_in_shadow_and_rolls_back_from_live() {
+    let world = guarded(SHORT, 1).await;
+    world.advance_to("dual_write").await;
+    let proxy = &world.proxies[0];
+    for id in ["one", "two"] {
+        proxy.query(insert(id, "Spring")).await.ok();
+    }
+    world.settles("campaigns", SOON).await;
+    world.verified().await;
+    for (stage, ends_in, id) in [("shadow", "shadow", "one"), ("live", "dual_write", "two")] {
+        world.advance_to(stage).await;
+        let id = key(id);
+        let spoil = format!("UPDATE campaigns SET name = 'spoilt' WHERE id = '{id}'");
+        world.storage_database.execute(&spoil).await;
+        let (status, said) = proxy.operate(&["verify", "--reason", "test"]).await;
+        assert_eq!(status.code(), Some(1), "{said}");
+        latched(proxy).await;
+        let status = proxy.reaches(ends_in, SOON).await;
+        let record = &guard_records(proxy).await[0];
+        assert_eq!(record["evidence"]["trigger"], "inconsistency", "{status}");
+        assert_eq!(
+            (&record["from"], &record["to"]),
+            (&json!(stage), &json!(ends_in))
+        );
+        let mend = ["verify", "--repair", "--reason", "test"];
+        let (status, said) = proxy.operate(&mend).await;
+        assert_eq!(status.code(), Some(1), "{said}");
+        world.settles("campaigns", SOON).await;
+        let (status, said) = proxy.operate(&["verify", "--reason", "test"]).await;
+        assert!(status.success(), "{said}");
+        let body = json!({"reason": "mended"});
+        let rearmed = proxy.admin().post("/admin/rearm", &body).await;
+        rearmed.expect("the admin plane answers").ok();
+    }
+    let names = "SELECT count(*) FROM campaigns WHERE name = 'Spring'";
+    assert_eq!(world.legacy.number(names).await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

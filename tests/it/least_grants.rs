@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::fixture::campaigns::{insert, rename, select};
 use crate::fixture::{LegacyKind, World, WorldOptions};
 
@@ -33,6 +35,28 @@ async fn a_proxy_that_may_create_nothing_goes_live_and_back() {
     let past_the_proxy = "UPDATE campaigns SET name = 'Autumn'";
     world.legacy.execute(past_the_proxy).await;
     world.settles("campaigns", SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_owns_no_sequence_moves_it_past_ids_that_come_with_rows() {
+    let world = World::build(WorldOptions {
+        legacy: LegacyKind::LeastGrants,
+        ddl: "CREATE TABLE notes (id bigserial PRIMARY KEY, text text);".to_owned(),
+        tables: "[[tables]]\nname = \"notes\"\n".to_owned(),
+        ..WorldOptions::default()
+    })
+    .await;
+    world.advance_to("live").await;
+    let proxy = &world.proxies[0];
+    // A small gap and one that is not walked through.
+    for id in [7, 70_000] {
+        let row = json!({"id": id, "text": "with its id"});
+        let insert = json!({"type": "insert", "table": "notes", "data": row});
+        proxy.query(insert).await.ok();
+        let keyless = json!({"type": "insert", "table": "notes", "data": {"text": "without"}});
+        assert_eq!(proxy.query(keyless).await.ok()["id"], id + 1);
+    }
+    world.assert_same_rows("notes").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

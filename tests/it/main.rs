@@ -9,6 +9,7 @@
     reason = "a test, and the fixture for it, fails by panicking"
 )]
 
+mod anti_entropy;
 mod bad_input;
 mod beside;
 mod capture;
@@ -24,6 +25,7 @@ mod guard;
 mod house;
 mod house_rules;
 mod itself;
+mod keyless;
 mod least_grants;
 mod live;
 mod moving;

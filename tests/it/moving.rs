@@ -32,6 +32,8 @@ async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_thre
         ..WorldOptions::default()
     })
     .await;
+    let (status, said) = world.proxies[0].operate(&["schema", "--diff"]).await;
+    assert!(status.success(), "what `schema` prints is no drift: {said}");
     world.advance_to("dual_write").await;
     let (stop, writing) = write_meanwhile(&world.legacy);
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::fixture::campaigns::{key, remove};
+use crate::fixture::campaigns::{insert, key, remove};
 use crate::fixture::history::assert_holds;
 use crate::fixture::load::Load;
-use crate::fixture::{Signal, World, WorldOptions, eventually};
+use crate::fixture::{Signal, StorageKind, World, WorldOptions, eventually, kinds};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -82,6 +82,77 @@ async fn a_column_that_storage_lacks_is_drift_blocks_the_advance_and_loses_nothi
     world.settles("campaigns", SOON).await;
     let (status, said) = proxy.operate(&["schema", "--diff", "--json"]).await;
     assert_eq!(status.code(), Some(0), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_storage_is_stricter_in_blocks_an_advance_and_what_it_is_looser_in_is_told() {
+    let world = World::build(WorldOptions::default()).await;
+    world.advance_to("dual_write").await;
+    world.verified().await;
+    let proxy = &world.proxies[0];
+    let strict = "ALTER TABLE campaigns ALTER name TYPE varchar(10), ALTER description SET NOT NULL, \
+                  ADD CONSTRAINT names UNIQUE (name)";
+    world.storage_database.execute(strict).await;
+    for (kind, column) in [
+        ("type", "name"),
+        ("not_null", "description"),
+        ("unique", "name"),
+    ] {
+        differs(&world, 0, kind, column).await;
+        let shown = format!("cutover_schema_drift{{kind=\"{kind}\",table=\"campaigns\"}} 1");
+        proxy.shows(&shown, SOON).await;
+    }
+    let (status, said) = proxy.operate(&["schema", "--diff"]).await;
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains(
+            "character varying(10) of storage does not hold all that text of legacy does"
+        ),
+        "{said}"
+    );
+    let refused = proxy.stage("shadow", false).await.body.to_string();
+    assert!(refused.contains("schema_drift"), "{refused}");
+
+    let loose = "ALTER TABLE campaigns ALTER name TYPE text, ALTER description DROP NOT NULL, \
+                 DROP CONSTRAINT names, ALTER name DROP NOT NULL";
+    world.storage_database.execute(loose).await;
+    differs(&world, 0, "looser", "name").await;
+    eventually("only that", SOON, async || {
+        let (status, said) = proxy.operate(&["schema", "--diff"]).await;
+        status.success().then_some(()).ok_or(said)
+    })
+    .await;
+    let answer = proxy.stage("shadow", false).await.body.to_string();
+    assert!(!answer.contains("schema_drift"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_types_in_the_words_of_another_database_are_no_drift() {
+    let world = World::build(WorldOptions {
+        ddl: kinds::ddl(),
+        tables: kinds::CONFIG.to_owned(),
+        stored: StorageKind::Sqlite(kinds::ON_SQLITE),
+        ..WorldOptions::default()
+    })
+    .await;
+    agrees(&world, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_without_describe_shows_tables_and_columns() {
+    let world = World::build(WorldOptions {
+        without: vec!["describe"],
+        ..WorldOptions::default()
+    })
+    .await;
+    let strict = "ALTER TABLE campaigns ALTER name TYPE varchar(10), ADD COLUMN price integer";
+    world.storage_database.execute(strict).await;
+    let insert = insert("one", "Spring");
+    world.storage.query(&insert).await.ok();
+    differs(&world, 0, "extra_column", "price").await;
+    let found = world.proxies[0].admin().get("/admin/schema").await;
+    let found = found.expect("the admin plane answers").ok();
+    assert_eq!(found["drift"].as_array().map(Vec::len), Some(1), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

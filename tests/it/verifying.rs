@@ -27,11 +27,11 @@ const PLANTED: [(&str, &str, &str, &str, i64); 9] = [
         1,
     ),
     (
-        "INSERT INTO events (id, kind) SELECT 1000000 + i, 'beyond' FROM generate_series(1, 700) i",
+        "INSERT INTO events (id, kind) SELECT 1000000 + i, 'beyond' FROM generate_series(1, 1700) i",
         "events",
         "extra",
         "",
-        700,
+        1700,
     ),
     (
         "UPDATE payments SET invoice = 999999 WHERE invoice = 7",

@@ -40,14 +40,13 @@ impl Blockers {
 
     /// The two schemas are not each other's.
     pub(super) fn of_drift(&mut self, facts: &Facts<'_>, next: Stage) {
-        if facts.drift.is_empty() || next > Stage::Live {
-            return;
-        }
-        let differences: Vec<String> = facts
-            .drift
-            .iter()
+        let blocking = facts.drift.iter().filter(|one| one.kind.blocks());
+        let differences: Vec<String> = blocking
             .map(|one| format!("{}: {one}", one.table))
             .collect();
+        if differences.is_empty() || next > Stage::Live {
+            return;
+        }
         let message = format!(
             "the sides' schemas differ: {}; bring them together first (`cutover schema --diff`)",
             differences.join("; ")

@@ -347,6 +347,7 @@ fn a_maintenance_a_backfill_a_drift_and_the_hour_are_named() {
             table: "ads".to_owned(),
             kind: DriftKind::MissingColumn,
             column: Some("price".to_owned()),
+            what: None,
         }],
         ..facts(&snapshot, Some(&asked), &settings)
     });

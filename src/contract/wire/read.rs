@@ -4,12 +4,11 @@ use serde_json::Value;
 
 use super::super::members::{Members, invalid, shown};
 use super::super::{
-    AttemptId, BatchItem, Count, Delete, Error, Insert, JsonLimits, Key, OpId, Order, Query, Range,
-    Request, Resolve, Select, Update, Where, parse_json,
+    AttemptId, BatchItem, Count, Delete, Describe, Error, Insert, JsonLimits, Key, OpId, Order,
+    Query, Range, Request, Resolve, Select, Update, Where, parse_json,
 };
 
-const TYPES: &str =
-    "select, count, insert, upsert, update, delete, transaction (and range, batch, resolve)";
+const TYPES: &str = "select, count, insert, upsert, update, delete, transaction (and range, batch, resolve, describe)";
 
 impl Request {
     /// Reads a request.
@@ -50,6 +49,7 @@ impl Query {
             Some("range") => read_range(value).map(Self::Range),
             Some("batch") => read_batch(value).map(Self::Batch),
             Some("resolve") => read_resolve(value).map(Self::Resolve),
+            Some("describe") => read_describe(value).map(Self::Describe),
             Some(other) => {
                 let message = format!("no query type {}; types are {TYPES}", shown(other));
                 Err(invalid(message))
@@ -197,12 +197,14 @@ fn read_transaction(value: Value) -> Result<Vec<Query>, Error> {
         let query = Query::from_value(value)
             .map_err(|error| invalid(format!("queries[{index}]: {}", error.message)))?;
         match query {
-            Query::Transaction(_) | Query::Range(_) | Query::Batch(_) | Query::Resolve(_) => {
-                Err(invalid(format!(
-                    "queries[{index}]: a transaction cannot hold a {}",
-                    query.op()
-                )))
-            }
+            Query::Transaction(_)
+            | Query::Range(_)
+            | Query::Batch(_)
+            | Query::Resolve(_)
+            | Query::Describe(_) => Err(invalid(format!(
+                "queries[{index}]: a transaction cannot hold a {}",
+                query.op()
+            ))),
             _ => Ok(query),
         }
     };
@@ -250,7 +252,10 @@ fn read_item(value: Value) -> Result<BatchItem, Error> {
     let allowed = ["query", "attempt_id", "deadline", "fences"];
     let mut members = Members::open("a batch item", value, &allowed)?;
     let query = Query::from_value(members.required("query")?)?;
-    if matches!(query, Query::Range(_) | Query::Batch(_) | Query::Resolve(_)) {
+    if matches!(
+        query,
+        Query::Range(_) | Query::Batch(_) | Query::Resolve(_) | Query::Describe(_)
+    ) {
         return Err(invalid(format!("a batch cannot hold a {}", query.op())));
     }
     let Some(attempt_id) = members.uuid("attempt_id")? else {
@@ -299,4 +304,10 @@ fn read_resolve(value: Value) -> Result<Resolve, Error> {
         keys,
         attempt_id: AttemptId(attempt_id),
     })
+}
+
+fn read_describe(value: Value) -> Result<Describe, Error> {
+    let mut members = Members::open("describe", value, &["type", "table"])?;
+    let table = members.text("table")?;
+    Ok(Describe { table })
 }

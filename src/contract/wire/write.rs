@@ -57,6 +57,9 @@ impl Query {
                 let items = items.iter().map(write_item).collect();
                 map.insert("items".to_owned(), Value::Array(items));
             }
+            Self::Describe(describe) => {
+                map.insert("table".to_owned(), json!(describe.table));
+            }
             Self::Resolve(resolve) => {
                 map.insert("table".to_owned(), json!(resolve.table));
                 map.insert("keys".to_owned(), json!(resolve.keys));

@@ -122,7 +122,7 @@ impl Bench {
     }
 
     pub(super) async fn verify(&self, repair: bool) -> Value {
-        let id = self.jobs.start_verify(Self::look(repair)).unwrap();
+        let id = self.jobs.start_verify(Self::look(repair)).await.unwrap();
         self.ended(id).await["result"].take()
     }
 
@@ -165,6 +165,37 @@ impl Bench {
         };
         let job = tokio::time::timeout(Duration::from_secs(60), ended).await;
         job.expect("the job ends")
+    }
+
+    /// The entry that only a person will move, once there is one.
+    pub(super) async fn quarantined(&self) -> i64 {
+        let db = self.parts.legacy.db();
+        let stuck = async {
+            loop {
+                let sql = "SELECT seq FROM cutover.journal WHERE parked = 'quarantined'";
+                if let Some(row) = db.control(sql, vec![]).await.unwrap().first() {
+                    return row.some_int(0).unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let stuck = tokio::time::timeout(Duration::from_secs(60), stuck).await;
+        stuck.expect("an entry is quarantined")
+    }
+
+    pub(super) async fn nothing_is_owed(&self) {
+        let paid = async {
+            while journal::owed(self.parts.legacy.db())
+                .await
+                .unwrap()
+                .to_storage
+                > 0
+            {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let paid = tokio::time::timeout(Duration::from_secs(60), paid).await;
+        paid.expect("everything is paid");
     }
 
     pub(super) async fn count(&self, table: &str) -> i64 {
@@ -277,7 +308,8 @@ async fn parts(legacy_url: &str, storage: &str, capabilities: Capabilities) -> P
     let metrics = Metrics::new(["ads".to_owned(), "campaigns".to_owned()]);
     let metrics = Arc::new(metrics.unwrap());
     let observer = Arc::new(Observer::new(Arc::clone(&metrics)));
-    let drift = Arc::new(Drift::new(Arc::clone(&storage), metrics));
+    let drift = Drift::new(&storage, &metrics, legacy.db().dialect());
+    let drift = Arc::new(drift);
     let comparing = CompareOptions {
         sample: 1.0,
         recheck_delay: Duration::from_millis(5),

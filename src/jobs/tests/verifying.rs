@@ -33,11 +33,52 @@ async fn a_row_whose_parent_is_gone_is_an_orphan_and_is_repaired_with_its_parent
         tables: vec!["ads".to_owned()],
         ..Bench::look(true)
     };
-    let id = bench.jobs.start_verify(only_ads).unwrap();
+    let id = bench.jobs.start_verify(only_ads).await.unwrap();
     let report = bench.ended(id).await["result"].take();
     assert_eq!(report["tables"][0]["repaired"], 3, "{report:#}");
     let again = bench.verify(false).await;
     assert_eq!(again["clean"], true, "{again:#}");
+    bench.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orphan_of_the_authority_is_for_a_person_to_mend_and_is_repaired_after_that() {
+    let bench = Bench::new(Under::Postgres, Capabilities::all()).await;
+    bench.backfill().await;
+    // Storage has the parent that legacy lost, as after a removal past every trigger.
+    let lost = "BEGIN; SET LOCAL session_replication_role = replica; \
+                UPDATE ads SET campaign_id = 5000 WHERE campaign_id = 3; COMMIT";
+    bench.bypass(lost).await;
+    bench
+        .stored
+        .batch(
+            "INSERT INTO campaigns VALUES (5000, 'lost', 1); \
+             UPDATE ads SET campaign_id = 5000 WHERE campaign_id = 3",
+        )
+        .await
+        .unwrap();
+    let report = bench.verify(false).await;
+    assert_eq!(report["tables"][0]["extra"], 1, "{report:#}");
+    assert_eq!(report["tables"][1]["orphan"], 1, "{report:#}");
+    bench.verify(true).await;
+    // The parent is to go, as in legacy, and the foreign key of storage refuses that.
+    let stuck = bench.quarantined().await;
+    let again = bench.verify(false).await;
+    assert_eq!(
+        (&again["clean"], &again["quarantined"]),
+        (&json!(false), &json!(1)),
+        "{again:#}"
+    );
+    bench
+        .bypass("UPDATE ads SET campaign_id = 3 WHERE campaign_id = 5000")
+        .await;
+    let db = bench.parts.legacy.db();
+    let mut tx = db.begin().await.unwrap();
+    assert!(journal::retry(&mut tx, stuck).await.unwrap());
+    tx.commit().await.unwrap();
+    bench.nothing_is_owed().await;
+    let last = bench.verify(false).await;
+    assert_eq!(last["clean"], true, "{last:#}");
     bench.gone().await;
 }
 
@@ -128,18 +169,36 @@ async fn one_replica_has_the_turn_to_verify_until_it_lets_go_or_an_operator_take
     let db = bench.parts.legacy.db();
     let [one, two, operator] = [1, 2, 3].map(Uuid::from_u128);
     let claim = async |id| {
-        verify::claim(db, id, Backend::Storage, Duration::from_secs(9))
+        let begun = json!({"id": id, "state": "running"});
+        verify::claim(db, id, &begun, Backend::Storage, Duration::from_secs(9))
             .await
             .unwrap()
     };
+    let shown = |rows: u64| json!({"id": one, "state": "running", "replica": "a", "rows": rows});
     assert!(claim(one).await);
     assert!(!claim(two).await, "it is taken");
-    assert!(verify::renew(db, one).await.unwrap());
-    verify::take(db, operator).await.unwrap();
-    assert!(!verify::renew(db, one).await.unwrap(), "it was taken away");
-    verify::let_go(db, one, Duration::ZERO).await.unwrap();
+    assert!(verify::renew(db, one, &shown(7)).await.unwrap());
+    assert_eq!(
+        bench.jobs.get(one).await.unwrap(),
+        Some(shown(7)),
+        "any replica tells how far it is"
+    );
+    assert!(verify::take(db, operator, None, &json!({})).await.unwrap());
+    assert!(
+        !verify::take(db, two, None, &json!({})).await.unwrap(),
+        "another operator waits"
+    );
+    assert!(
+        !verify::renew(db, one, &shown(8)).await.unwrap(),
+        "it was taken away"
+    );
+    verify::let_go(db, one, &shown(8), Duration::ZERO)
+        .await
+        .unwrap();
     assert!(!claim(two).await, "only who has it lets it go");
-    verify::let_go(db, operator, Duration::ZERO).await.unwrap();
+    verify::let_go(db, operator, &json!({}), Duration::ZERO)
+        .await
+        .unwrap();
     evidence::record_verified(db, Backend::Storage, true, Epoch(1), "ann", &Value::Null)
         .await
         .unwrap();

@@ -9,4 +9,5 @@ mod fixture;
 mod ledger;
 mod promises;
 mod queries;
+mod sequences;
 mod tls;

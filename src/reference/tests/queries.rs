@@ -12,6 +12,7 @@ under_both![
     a_range_walks_the_table_in_key_order,
     a_soft_deleted_row_is_kept_and_skipped,
     a_table_made_later_is_found,
+    a_table_is_described_as_its_database_enforces_it,
     the_same_ddl_runs_once,
     what_is_switched_off_is_unsupported,
 ];
@@ -32,6 +33,38 @@ async fn the_plans_own_client_is_served(under: Under) {
     assert_eq!((other.0, code(&other.1)), (400, "unknown_db"));
     let nowhere = service.post("/nowhere", String::new()).await;
     assert_eq!((nowhere.0, code(&nowhere.1)), (404, "not_found"));
+    service.remove().await;
+}
+
+async fn a_table_is_described_as_its_database_enforces_it(under: Under) {
+    let service = Fixture::new(under).await;
+    let describe = |table: &str| json!({ "type": "describe", "table": table });
+    let (status, tags) = service.query(describe("tags")).await;
+    assert_eq!(status, 200, "{tags}");
+    assert_eq!(tags["primary_key"], json!(["id"]));
+    assert_eq!(tags["unique"], json!([["label"]]));
+    let refers = json!({
+        "columns": ["campaign_id"], "table": "campaigns", "target": ["id"], "on_delete": "refuse",
+    });
+    assert_eq!(tags["foreign_keys"], json!([refers]));
+    let label = &tags["columns"][1];
+    assert_eq!(
+        (&label["name"], &label["holds"], &label["nullable"]),
+        (&json!("label"), &json!("text"), &json!(false))
+    );
+    let create = "CREATE TABLE later (id integer PRIMARY KEY, amount numeric(12,4))";
+    service.db.batch(create).await.unwrap();
+    let (_, later) = service.query(describe("later")).await;
+    let amount = &later["columns"][1];
+    match under {
+        Under::Postgres => assert_eq!(
+            (&amount["holds"], &amount["limits"]),
+            (&json!("numeric"), &json!([12, 4]))
+        ),
+        Under::Sqlite => assert_eq!(amount["holds"], "float64", "it rounds"),
+    }
+    let (_, none) = service.query(describe("nothing")).await;
+    assert_eq!(code(&none), "unknown_table");
     service.remove().await;
 }
 

@@ -97,7 +97,11 @@ fn bind_step(query: &Query, schema: &Schema, limits: &BindLimits) -> Result<Step
         Query::Upsert(insert) => bind_insert(insert, true, schema, limits).map(Step::Change),
         Query::Update(update) => bind_update(update, schema, limits).map(Step::Change),
         Query::Delete(delete) => bind_delete(delete, schema, limits).map(Step::Change),
-        Query::Transaction(_) | Query::Range(_) | Query::Batch(_) | Query::Resolve(_) => {
+        Query::Transaction(_)
+        | Query::Range(_)
+        | Query::Batch(_)
+        | Query::Resolve(_)
+        | Query::Describe(_) => {
             let message = format!("{} is not possible here", query.op());
             Err(Error::new(Code::Unsupported, message))
         }

@@ -8,7 +8,7 @@ use crate::sql::Dialect;
 /// The next `n` values of a sequence, one per record.
 ///
 /// On SQLite `sequence` is the quoted table name and the values follow its greatest rowid; they are not
-/// reserved, so the caller keeps others out until they are written.
+/// reserved, so the caller remembers them until they are written.
 #[must_use]
 pub fn next_values(dialect: Dialect, sequence: &str, n: u32) -> Statement {
     let mut params = Params::new(dialect);
@@ -34,7 +34,8 @@ pub fn next_values(dialect: Dialect, sequence: &str, n: u32) -> Statement {
 ///
 /// A sequence must never go back, and PostgreSQL has no compare-and-set for one. A small gap is closed by
 /// taking values, which cannot; a gap of more than 1,000 by `setval`, which would only go back if a
-/// thousand values were taken between two lines of one statement.
+/// thousand values were taken between two lines of one statement. An id past the sequence's end is one that
+/// it can never give.
 #[must_use]
 pub fn advance_sequences(dialect: Dialect, table: &Table, rows: &[Row]) -> Vec<Statement> {
     if dialect == Dialect::Sqlite {
@@ -57,8 +58,8 @@ pub fn advance_sequences(dialect: Dialect, table: &Table, rows: &[Row]) -> Vec<S
              ELSE (SELECT max(nextval({name}::regclass)) \
              FROM generate_series(1, ({id} - last + step - 1) / step)) END \
              FROM (SELECT coalesce(pg_sequence_last_value(seqrelid), seqstart - seqincrement) AS last, \
-             seqincrement AS step FROM pg_sequence WHERE seqrelid = {name}::regclass) AS s \
-             WHERE step > 0 AND last < {id}"
+             seqincrement AS step, seqmax FROM pg_sequence WHERE seqrelid = {name}::regclass) AS s \
+             WHERE step > 0 AND last < {id} AND {id} <= seqmax"
         );
         statements.push(params.statement(text));
     }
