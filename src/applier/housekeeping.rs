@@ -89,6 +89,7 @@ impl Applier {
         let before_us = db.now_us().await? - retention_us;
         while journal::prune_operations(db, before_us, PRUNE_BATCH).await? > 0 {}
         while journal::prune_void(db, PRUNE_BATCH).await? > 0 {}
+        while journal::prune_departures(db, PRUNE_BATCH).await? > 0 {}
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use super::entry::{Direction, Parked};
 use super::intent::accept_intent;
 use super::operation;
 use super::stripes::json_list;
-use crate::contract::{Key, OpId};
+use crate::contract::Key;
 use crate::sql::{Db, Fault, Record, Tx};
 
 /// What is owed, at one moment.
@@ -243,33 +243,6 @@ impl OpenEntry {
             parked: row.text(8)?,
         })
     }
-}
-
-/// Appends `copy` entries for these keys of one table, under the epoch of `tx`.
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn append_copies(
-    tx: &mut Tx,
-    direction: Direction,
-    table: &str,
-    keys: &[Key],
-    op_id: Option<OpId>,
-) -> Result<(), Fault> {
-    let texts: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
-    tx.control(
-        "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, epoch, created_us) \
-         SELECT s.generation, $1, 'copy', $2, e.value, $3::uuid, s.epoch, cutover.now_us() \
-         FROM cutover.state s, cutover.each($4) AS e",
-        vec![
-            direction.as_str().into(),
-            table.into(),
-            crate::sql::Arg::Text(op_id.map(|id| id.to_string())),
-            json_list(&texts),
-        ],
-    )
-    .await
-    .map(drop)
 }
 
 /// Lets a parked entry be tried again, in the transaction of the action's audit record: with a mismatched

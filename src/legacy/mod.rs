@@ -5,6 +5,7 @@
 
 mod authority;
 mod capture;
+mod hanging;
 mod obstacles;
 mod relations;
 mod secondary;
@@ -16,13 +17,14 @@ use crate::contract::Reply;
 use crate::schema::{Filter, Read, Table};
 use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec};
 
+use hanging::Departures;
 use shape::{Shape, as_known};
 
 pub use authority::{Stamp, WriteError, Written};
 pub use capture::{capture_script, uninstall_sql};
 pub use obstacles::{AppTrigger, SequenceBehind};
 pub use relations::{Fate, Swept, SweptRow};
-pub use secondary::{Applied, Finish, Image, Source};
+pub use secondary::{Applied, Finish, Image, Paid, Source};
 pub use shape::Hint;
 
 /// The legacy database with the configured tables.
@@ -32,6 +34,7 @@ pub struct Legacy {
     shape: Arc<Shape>,
     /// Whether the session may set `session_replication_role`: then no trigger fires on what is applied.
     replica_role: bool,
+    departures: Arc<Departures>,
 }
 
 /// Why the legacy database could not be taken into use.
@@ -59,6 +62,7 @@ impl Legacy {
             db,
             shape: Arc::new(shape),
             replica_role,
+            departures: Arc::default(),
         })
     }
 
@@ -71,6 +75,7 @@ impl Legacy {
             db,
             shape: Arc::clone(&self.shape),
             replica_role: self.replica_role,
+            departures: Arc::clone(&self.departures),
         }
     }
 

@@ -12,6 +12,7 @@
 mod bad_input;
 mod beside;
 mod capture;
+mod cascades;
 mod control;
 mod crashes;
 mod drill;
