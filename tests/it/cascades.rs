@@ -68,12 +68,11 @@ async fn a_legacy_whose_own_foreign_keys_fire_ends_with_the_same_rows() {
 
 async fn goes_at_any_depth(world: &World) {
     fill(world).await;
-    nothing_is_owed(world).await;
+    paid(world).await;
     write(world, remove("accounts", json!({"id": 1}))).await;
     write(world, remove("folders", json!({"id": 1}))).await;
     write(world, remove("teams", json!({"id": 1}))).await;
-    nothing_is_owed(world).await;
-    same(world).await;
+    paid(world).await;
     let left = |sql: &'static str| world.legacy.texts(sql);
     assert_eq!(left("SELECT id::text FROM comments").await, ["2"]);
     assert_eq!(
@@ -95,7 +94,7 @@ async fn goes_at_any_depth(world: &World) {
 async fn what_follows_a_changed_key_or_another_column_follows_it_in_legacy() {
     let world = ramp_down(options()).await;
     fill(&world).await;
-    nothing_is_owed(&world).await;
+    paid(&world).await;
     follows_keys(&world).await;
     comes_back(&world).await;
 }
@@ -110,7 +109,7 @@ async fn follows_keys(world: &World) {
         ),
     )
     .await;
-    nothing_is_owed(world).await;
+    paid(world).await;
     write(
         world,
         set("tags", json!({"code": "a"}), json!({"code": "b"})),
@@ -121,8 +120,7 @@ async fn follows_keys(world: &World) {
         set("teams", json!({"id": 2}), json!({"name": "azure"})),
     )
     .await;
-    nothing_is_owed(world).await;
-    same(world).await;
+    paid(world).await;
     let labels = "SELECT concat_ws(' ', id, tag) FROM labels ORDER BY id";
     assert_eq!(world.legacy.texts(labels).await, ["1 b", "2"]);
     let teams = "SELECT team FROM members WHERE id = 2";
@@ -133,7 +131,7 @@ async fn follows_keys(world: &World) {
 async fn what_went_with_a_row_that_is_there_again_goes_though_all_is_paid_at_once() {
     let world = ramp_down(options()).await;
     fill(&world).await;
-    nothing_is_owed(&world).await;
+    paid(&world).await;
     let paused = legacy_is_not_written(&world, 3.0).await;
     // The parent is taken along by another account than legacy knows of, and all of them are there again.
     write(
@@ -166,9 +164,35 @@ async fn what_went_with_a_row_that_is_there_again_goes_though_all_is_paid_at_onc
         folder(&world, id, parent).await;
     }
     paused.await.expect("no panic");
-    nothing_is_owed(&world).await;
-    same(&world).await;
+    paid(&world).await;
     assert_eq!(world.legacy.number("SELECT count(*) FROM tasks").await, 0);
+    comes_back(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_was_read_before_its_parent_went_and_came_back_is_read_again() {
+    let world = ramp_down(options()).await;
+    fill(&world).await;
+    paid(&world).await;
+    let lock = locked(&world, "comments IN ACCESS EXCLUSIVE MODE", 3.0).await;
+    lock_is(
+        &world,
+        "granted AND mode = 'AccessExclusiveLock' AND relation = 'comments'::regclass",
+    )
+    .await;
+    // Its payment has read it, and is kept from looking at what hangs on it.
+    let task = json!({"project": 10, "number": 9, "title": "late"});
+    write(&world, insert("tasks", task.clone())).await;
+    write(&world, remove("tasks", json!({"project": 10, "number": 9}))).await;
+    write(&world, insert("tasks", task)).await;
+    lock_is(&world, "NOT granted AND relation = 'comments'::regclass").await;
+    write(&world, remove("projects", json!({"id": 10}))).await;
+    let project = json!({"id": 10, "account": 1, "name": "again"});
+    write(&world, insert("projects", project)).await;
+    lock.await.expect("no panic");
+    paid(&world).await;
+    let left = "SELECT count(*) FROM tasks WHERE project = 10";
+    assert_eq!(world.legacy.number(left).await, 0);
     comes_back(&world).await;
 }
 
@@ -190,7 +214,7 @@ async fn circles_end_and_a_removal_of_a_row_that_very_many_hang_on_is_paid() {
     for some in projects.chunks(600) {
         write(&world, insert("projects", json!(some))).await;
     }
-    nothing_is_owed(&world).await;
+    paid(&world).await;
     write(&world, remove("folders", json!({"id": 2}))).await;
     write(&world, remove("folders", json!({"id": 6}))).await;
     write(&world, remove("accounts", json!({"id": 1}))).await;
@@ -203,8 +227,7 @@ async fn circles_end_and_a_removal_of_a_row_that_very_many_hang_on_is_paid() {
         set("folders", json!({"id": 1}), json!({"parent": 3})),
     )
     .await;
-    nothing_is_owed(&world).await;
-    same(&world).await;
+    paid(&world).await;
     assert_eq!(
         world.legacy.number("SELECT count(*) FROM projects").await,
         0
@@ -244,7 +267,7 @@ async fn children_that_come_beside_removals_of_their_parents_end_alike_on_both_s
         .expect("no panic");
     storm.goes_on().await;
     let told = storm.stop().await;
-    nothing_is_owed(&world).await;
+    paid(&world).await;
     assert_told(&world, &told).await;
     comes_back(&world).await;
     assert_no_orphan(&world).await;
@@ -262,7 +285,7 @@ async fn a_replica_that_is_killed_while_it_pays_leaves_nothing_unpaid() {
         world.proxies[0].restart().await;
     }
     let told = storm.stop().await;
-    nothing_is_owed(&world).await;
+    paid(&world).await;
     assert_told(&world, &told).await;
     assert_no_orphan(&world).await;
 }
@@ -317,18 +340,37 @@ async fn write(world: &World, query: Value) {
 
 /// Keeps what is owed from being paid for so many seconds, once it does.
 async fn legacy_is_not_written(world: &World, seconds: f64) -> JoinHandle<()> {
-    let tables = "accounts, projects, tasks, notes, folders";
-    let sql =
-        format!("BEGIN; LOCK TABLE {tables} IN SHARE MODE; SELECT pg_sleep({seconds}); COMMIT");
-    let legacy = world.legacy.clone();
-    let lock = tokio::spawn(async move { legacy.execute(&sql).await });
-    let held = "SELECT count(*) FROM pg_locks WHERE relation = 'folders'::regclass AND granted AND mode = 'ShareLock'";
-    eventually("the tables are locked", SOON, async || {
-        let held = world.legacy.number(held).await;
-        (held > 0).then_some(()).ok_or(held)
-    })
+    let tables = "accounts, projects, tasks, notes, folders IN SHARE MODE";
+    let lock = locked(world, tables, seconds).await;
+    lock_is(
+        world,
+        "granted AND mode = 'ShareLock' AND relation = 'folders'::regclass",
+    )
     .await;
     lock
+}
+
+async fn locked(world: &World, tables: &str, seconds: f64) -> JoinHandle<()> {
+    let sql = format!("BEGIN; LOCK TABLE {tables}; SELECT pg_sleep({seconds}); COMMIT");
+    let legacy = world.legacy.clone();
+    tokio::spawn(async move { legacy.execute(&sql).await })
+}
+
+async fn lock_is(world: &World, which: &str) {
+    let sql = format!("SELECT count(*) FROM pg_locks WHERE {which}");
+    eventually("there is such a lock", SOON, async || {
+        let found = world.legacy.number(&sql).await;
+        (found > 0).then_some(()).ok_or(found)
+    })
+    .await;
+}
+
+/// Waits until legacy has all that storage has: what is owed may not be written down yet.
+async fn paid(world: &World) {
+    for table in relations::TABLES.iter().chain(&MORE_TABLES) {
+        world.settles(table, SOON).await;
+    }
+    nothing_is_owed(world).await;
 }
 
 async fn same(world: &World) {
