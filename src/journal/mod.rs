@@ -23,13 +23,14 @@ mod intent;
 mod operation;
 mod stats;
 mod stripes;
+mod take_over;
 #[cfg(test)]
 mod tests;
 mod widen;
 
 pub use append::{Copies, append_copies};
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
-pub use claim::{Claim, ClaimOptions, ClaimedIntent, claim, claim_intents, claim_parked};
+pub use claim::{Claim, ClaimOptions, claim, claim_parked};
 pub use ddl::COMPONENT;
 pub use departures::{
     Kin, Leaving, Ties, are_leaving, carried_by, is_overtaken, note_departure, prune_departures,
@@ -45,4 +46,5 @@ pub use stats::{
     OpenEntry, Owed, OwedUntil, Payable, accept, entries, entry, is_owed, last_seq, owed,
     owed_among, owed_until, payable, prune_operations, prune_void, retry,
 };
+pub use take_over::{ClaimedIntent, claim_intents};
 pub use widen::{Widened, widen};

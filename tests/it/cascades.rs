@@ -91,6 +91,31 @@ async fn goes_at_any_depth(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_of_sqlite_is_owed_what_goes_as_well() {
+    let (world, legacy) = relations::live_on_sqlite().await;
+    world.proxies[0].stage("ramp_down", true).await.ok();
+    world.proxies[0].reaches("ramp_down", SOON).await;
+    fill_related(&world).await;
+    let as_in_storage = async || {
+        for rows in relations::ROWS {
+            eventually("legacy has what storage has", SOON, async || {
+                let (held, stored) = relations::rows_beside_sqlite(&world, &legacy, rows).await;
+                let same = held == stored;
+                same.then_some(())
+                    .ok_or(format!("{rows}: {held:?} {stored:?}"))
+            })
+            .await;
+        }
+    };
+    as_in_storage().await;
+    write(&world, remove("accounts", json!({"id": 1}))).await;
+    write(&world, remove("projects", json!({"id": 20}))).await;
+    as_in_storage().await;
+    let left = "SELECT count(*) FROM tasks";
+    assert_eq!(world.storage_database.number(left).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_follows_a_changed_key_or_another_column_follows_it_in_legacy() {
     let world = ramp_down(options()).await;
     fill(&world).await;
@@ -295,7 +320,7 @@ async fn a_replica_that_is_killed_while_it_pays_leaves_nothing_unpaid() {
 }
 
 /// Accounts with all that may hang on them, of which the first is for removing.
-async fn fill(world: &World) {
+async fn fill_related(world: &World) {
     let accounts = [(0, "none"), (1, "one"), (2, "two"), (3, "three")];
     let accounts = accounts.map(|(id, name)| json!({"id": id, "name": name}));
     write(world, insert("accounts", json!(accounts))).await;
@@ -307,17 +332,21 @@ async fn fill(world: &World) {
     let tasks = tasks
         .map(|(project, number)| json!({"project": project, "number": number, "title": "task"}));
     write(world, insert("tasks", json!(tasks))).await;
-    let comments = [(1, 10, 2), (2, 20, 1)];
-    let comments = comments.map(|(id, project, number)| json!({"id": id, "project": project, "number": number, "body": "comment"}));
-    write(world, insert("comments", json!(comments))).await;
-    let bills = json!([{"id": 1, "account": 1}, {"id": 2, "account": 2}]);
-    write(world, insert("bills", bills)).await;
     let notes =
         json!([{"id": 1, "account": 1, "project": 10}, {"id": 2, "account": 2, "project": 20}]);
     write(world, insert("notes", notes)).await;
     for (id, parent) in [(1, None), (2, Some(1)), (3, Some(2)), (9, None)] {
         folder(world, id, parent).await;
     }
+}
+
+async fn fill(world: &World) {
+    fill_related(world).await;
+    let comments = [(1, 10, 2), (2, 20, 1)];
+    let comments = comments.map(|(id, project, number)| json!({"id": id, "project": project, "number": number, "body": "comment"}));
+    write(world, insert("comments", json!(comments))).await;
+    let bills = json!([{"id": 1, "account": 1}, {"id": 2, "account": 2}]);
+    write(world, insert("bills", bills)).await;
     let teams = json!([{"id": 1, "name": "red"}, {"id": 2, "name": "blue"}]);
     write(world, insert("teams", teams)).await;
     let members = json!([{"id": 1, "team": "red"}, {"id": 2, "team": "blue"}]);
