@@ -142,8 +142,8 @@ impl Applier {
             Reaction::Leave => return Ok(()),
             Reaction::Release => (PARKED_DELAY, Parked::Constraint),
             Reaction::AwaitSchema => (SCHEMA_DELAY, Parked::Constraint),
-            // What they wait for may be a row that no backfill has owed yet.
-            Reaction::Park if self.rows_are_yet_to_come().await => {
+            // What they wait for may be a row that no backfill has owed yet, however many hang on them.
+            Reaction::Park | Reaction::Quarantine if self.rows_are_yet_to_come().await => {
                 (PARKED_DELAY, Parked::Constraint)
             }
             Reaction::Park | Reaction::Quarantine => {

@@ -43,6 +43,9 @@ impl Applier {
     async fn measure(&self) -> Result<(), Fault> {
         let owed = journal::owed(self.legacy.db()).await?;
         self.observer.owed(&owed, self.options.journal_entries_max);
+        if owed.quarantined > 0 && journal::retry_written_again(self.legacy.db()).await? > 0 {
+            self.owed.notify_one();
+        }
         if owed.to_storage > self.options.journal_entries_max
             || owed.bytes > self.options.journal_bytes_max
         {
@@ -89,6 +92,7 @@ impl Applier {
         let before_us = db.now_us().await? - retention_us;
         while journal::prune_operations(db, before_us, PRUNE_BATCH).await? > 0 {}
         while journal::prune_void(db, PRUNE_BATCH).await? > 0 {}
+        while journal::prune_departures(db, PRUNE_BATCH).await? > 0 {}
         Ok(())
     }
 }

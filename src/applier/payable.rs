@@ -69,7 +69,7 @@ impl Applier {
             table = entry.table,
             columns = source.unfaithful,
             seq = entry.seq,
-            "a row holds values that JSON does not carry unchanged (a JSON null, or an array's subscripts or dimensions): its entry is quarantined"
+            "a row holds values that JSON does not carry unchanged (a JSON null, an array's subscripts, or an array as an element): its entry is quarantined"
         );
         let quarantined = telemetry::Payment::Quarantined;
         self.observer

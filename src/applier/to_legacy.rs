@@ -7,13 +7,16 @@ use super::{Applier, Round};
 use crate::compare::row_diff;
 use crate::contract::Key;
 use crate::journal::{self, Claim, Claimed, ClaimedIntent, Direction, GiveBack, OperationState};
-use crate::legacy::{Applied, Finish, Image};
+use crate::legacy::{Finish, Image, Paid};
 use crate::sql::Fault;
 use crate::storage::{Capability, StorageError, UnixMs};
 use crate::telemetry::Op;
 
 /// How long an entry rests whose row could not be read or applied.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
+/// How often a removal waits for rows that refer to its row, where legacy's own foreign keys would act on them. They
+/// may do so in a circle, or in storage as well.
+const HUNG_ON_TRIES: i64 = 50;
 
 impl Applier {
     /// Claims and pays one batch of `copy` entries towards legacy.
@@ -27,10 +30,10 @@ impl Applier {
         for entry in &claim.entries {
             match self.pay_entry(&claim, entry).await {
                 Ok(()) => paid = true,
-                Err(why) => {
+                Err(error) => {
                     tracing::warn!(
                         seq = entry.seq,
-                        why,
+                        %error,
                         "an entry towards legacy could not be paid yet"
                     );
                     let released = claim
@@ -54,11 +57,9 @@ impl Applier {
         UnixMs::after(self.options.rpc_deadline)
     }
 
-    async fn pay_entry(&self, claim: &Claim, entry: &Claimed) -> Result<(), String> {
+    async fn pay_entry(&self, claim: &Claim, entry: &Claimed) -> Result<(), PayError> {
         let schema = self.legacy.schema();
-        let table = schema
-            .table(&entry.table)
-            .ok_or("its table is not configured any more")?;
+        let table = schema.table(&entry.table).ok_or(PayError::UnknownTable)?;
         let mut rows = self
             .storage
             .rows_by_keys(
@@ -67,16 +68,34 @@ impl Applier {
                 claim.epoch,
                 self.deadline(),
             )
-            .await
-            .map_err(|error| error.to_string())?;
+            .await?;
         let image = Image {
             table: Arc::clone(table),
             key: entry.key.clone(),
             row: rows.remove(&entry.key),
         };
-        match self.legacy.pay(claim, entry.seq, &image).await {
-            Ok(Applied::Done | Applied::NotOurs) => Ok(()),
-            Err(fault) => Err(fault.to_string()),
+        self.pay_image(claim, entry, &image).await
+    }
+
+    async fn pay_image(
+        &self,
+        claim: &Claim,
+        entry: &Claimed,
+        image: &Image,
+    ) -> Result<(), PayError> {
+        let looked = self.legacy.owe_hanging(claim, entry, image).await?;
+        let goes_alone = image.row.is_some() || self.legacy.silences_triggers();
+        if !goes_alone && entry.attempts < HUNG_ON_TRIES && self.legacy.is_hung_on(image).await? {
+            return Err(PayError::HungOn);
+        }
+        match self.legacy.pay(claim, entry.seq, image, looked).await? {
+            Paid::Done | Paid::NotOurs => Ok(()),
+            // It may be claimed again at once, to be read again.
+            Paid::Overtaken => {
+                let seqs = [entry.seq];
+                let again = claim.release(self.legacy.db(), &seqs, Duration::ZERO, None);
+                Ok(again.await?)
+            }
         }
     }
 
@@ -217,6 +236,19 @@ impl Applier {
         }
         Ok(())
     }
+}
+
+/// Why an entry towards legacy rests.
+#[derive(Debug, thiserror::Error)]
+enum PayError {
+    #[error("its table is not configured any more")]
+    UnknownTable,
+    #[error("rows that refer to its row come first")]
+    HungOn,
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Legacy(#[from] Fault),
 }
 
 /// What storage says of an intent.

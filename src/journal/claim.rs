@@ -10,9 +10,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::candidates::candidates;
+use super::departures::last_departure;
 use super::stripes::{json_list, lock, seq_is_in, seq_list};
-use super::{Claimed, Direction, Parked};
-use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
+use super::{Claimed, Departure, Direction, Parked};
+use crate::contract::{Epoch, Key, OpId, Token};
 use crate::sql::{Arg, Db, Dialect, Fault, Record, Tx};
 
 /// What a claim may take.
@@ -40,6 +41,8 @@ pub struct Claim {
     pub deadline_us: i64,
     /// The epoch the claim was made under.
     pub epoch: Epoch,
+    /// The last departure that was noted before it: rows that are read from now on are what that left.
+    pub departure: Departure,
     /// One per key, in journal order.
     pub entries: Vec<Claimed>,
 }
@@ -56,6 +59,8 @@ struct Open {
     created_us: i64,
     attempts: i64,
     bypass: bool,
+    left: Option<Departure>,
+    noted: Departure,
 }
 
 /// Which entries to settle, which to claim.
@@ -112,6 +117,7 @@ async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Opt
     }
     let token = Token::fresh();
     let deadline_us = now_us + micros(options.lease);
+    let departure = last_departure(&mut tx).await?;
     let seqs: Vec<i64> = choice.claimed.iter().map(|entry| entry.seq).collect();
     let claim = format!(
         "UPDATE cutover.journal SET token = $1::uuid, deadline_us = $2, attempts = attempts + 1, parked = NULL \
@@ -130,6 +136,7 @@ async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Opt
         token,
         deadline_us,
         epoch,
+        departure,
         entries: choice.claimed,
     }))
 }
@@ -149,7 +156,8 @@ async fn open_entries(
     let sql = format!(
         "SELECT j.seq, j.tbl, j.key, j.kind, \
          CASE WHEN j.token IS NULL THEN j.not_before_us ELSE j.deadline_us + $5 END, \
-         j.op_id::text, j.created_us, j.attempts, j.bypass FROM {} \
+         j.op_id::text, j.created_us, j.attempts, j.bypass, \
+         CASE WHEN j.leaves THEN j.left_by END, j.noted FROM {} \
          WHERE j.direction = $3 AND j.generation = $4",
         entries_of_keys(tx.dialect())
     );
@@ -196,6 +204,8 @@ impl Open {
             created_us: row.some_int(6)?,
             attempts: row.some_int(7)?,
             bypass: row.some_bool(8)?,
+            left: row.int(9)?.map(Departure),
+            noted: Departure(row.some_int(10)?),
         })
     }
 }
@@ -227,6 +237,9 @@ fn choose(open: Vec<Open>, now_us: i64) -> Choice {
             .chain([&newest])
             .filter(|entry| entry.bypass && entry.attempts == 0)
             .count();
+        let marks = entries.iter().chain([&newest]);
+        let left = marks.clone().filter_map(|entry| entry.left).max();
+        let noted = marks.map(|entry| entry.noted).min();
         choice.skipped.extend(entries.iter().map(|entry| entry.seq));
         let created_us = entries
             .first()
@@ -239,77 +252,12 @@ fn choose(open: Vec<Open>, now_us: i64) -> Choice {
             created_us,
             attempts: newest.attempts + 1,
             bypassed,
+            left,
+            noted: noted.unwrap_or(newest.noted),
         });
     }
     choice.claimed.sort_by_key(|entry| entry.seq);
     choice
-}
-
-/// An intent whose deadline has passed, taken over to be resolved; all its keys at once (P12).
-#[derive(Clone, Debug)]
-pub struct ClaimedIntent {
-    /// Proves ownership from now on.
-    pub token: Token,
-    /// The write.
-    pub op_id: OpId,
-    /// The attempt that is in doubt.
-    pub attempt: AttemptId,
-    /// Its keys.
-    pub keys: Vec<(String, Key)>,
-    /// The epoch the take-over was made under.
-    pub epoch: Epoch,
-    /// Until when its last request could run (unix microseconds).
-    pub ran_until_us: i64,
-}
-
-/// Takes over one intent whose request can no longer run (deadline plus skew has passed), unless storage
-/// is not believed about it.
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn claim_intents(
-    db: &Db,
-    lease: Duration,
-    clock_skew_max: Duration,
-) -> Result<Option<ClaimedIntent>, Fault> {
-    let mut tx = db.begin().await?;
-    let (epoch, _) = epoch_and_generation(&mut tx).await?;
-    let found = tx
-        .control(
-            "SELECT op_id::text, attempt_id::text, token::text, deadline_us FROM cutover.journal \
-             WHERE kind = 'intent' AND deadline_us + $1 < cutover.now_us() AND coalesce(parked, '') <> $2 \
-             ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED",
-            vec![
-                micros(clock_skew_max).into(),
-                Parked::Mismatched.as_str().into(),
-            ],
-        )
-        .await?;
-    let Some(first) = found.first() else {
-        return Ok(None);
-    };
-    let (op_id, attempt, old) = (uuid_at(first, 0)?, uuid_at(first, 1)?, first.some_text(2)?);
-    let token = Token::fresh();
-    let rows = tx
-        .control(
-            "UPDATE cutover.journal SET token = $1::uuid, deadline_us = cutover.now_us() + $2, attempts = attempts + 1 \
-             WHERE kind = 'intent' AND token = $3::uuid RETURNING tbl, key",
-            vec![token.into(), micros(lease).into(), old.into()],
-        )
-        .await?;
-    let keys = rows
-        .iter()
-        .map(|row| Ok((row.some_text(0)?, Key(row.some_text(1)?))))
-        .collect::<Result<_, Fault>>()?;
-    tx.commit().await?;
-    Ok(Some(ClaimedIntent {
-        token,
-        op_id: OpId(op_id),
-        attempt: AttemptId(attempt),
-        keys,
-        epoch,
-        ran_until_us: first.some_int(3)?,
-    }))
 }
 
 pub(super) fn uuid_at(row: &Record, index: usize) -> Result<uuid::Uuid, Fault> {
@@ -318,7 +266,7 @@ pub(super) fn uuid_at(row: &Record, index: usize) -> Result<uuid::Uuid, Fault> {
         .map_err(|_| Fault::Unexpected(format!("column {index} is not a UUID")))
 }
 
-async fn epoch_and_generation(tx: &mut Tx) -> Result<(Epoch, i64), Fault> {
+pub(super) async fn epoch_and_generation(tx: &mut Tx) -> Result<(Epoch, i64), Fault> {
     let rows = tx
         .control("SELECT epoch, generation FROM cutover.state", vec![])
         .await?;
@@ -400,6 +348,8 @@ mod tests {
             created_us: seq,
             attempts: 0,
             bypass: true,
+            left: None,
+            noted: Departure(seq),
         }
     }
 
@@ -418,6 +368,18 @@ mod tests {
         assert_eq!(choice.skipped, [1]);
         assert_eq!(choice.claimed[1].created_us, 1);
         assert_eq!(choice.claimed[1].bypassed, 2);
+    }
+
+    #[test]
+    fn what_one_entry_of_a_key_knows_of_a_departure_the_newest_says_too() {
+        let left = |seq, number| Open {
+            left: Some(Departure(number)),
+            ..open(seq, "a", 0, false)
+        };
+        let choice = choose(vec![left(1, 7), left(2, 5), open(3, "a", 0, false)], 100);
+        assert_eq!(choice.claimed[0].seq, 3);
+        assert_eq!(choice.claimed[0].left, Some(Departure(7)));
+        assert_eq!(choice.claimed[0].noted, Departure(1));
     }
 
     #[test]

@@ -19,6 +19,11 @@ pub const COMPONENT: Component = Component {
             postgres: &[],
             sqlite: &[],
         },
+        Step {
+            portable: DEPARTURES,
+            postgres: &[],
+            sqlite: &[],
+        },
     ],
 };
 
@@ -27,6 +32,19 @@ const BONDS: &[&str] = &[
     "ALTER TABLE cutover.journal ADD COLUMN leaves boolean NOT NULL DEFAULT false",
     "ALTER TABLE cutover.journal ADD COLUMN points boolean NOT NULL DEFAULT false",
     "CREATE INDEX journal_leaves ON cutover.journal (tbl, key) WHERE leaves",
+];
+
+/// What left storage while legacy is paid (see `departures`). The row without a name counts.
+const DEPARTURES: &[&str] = &[
+    "ALTER TABLE cutover.journal ADD COLUMN left_by bigint NOT NULL DEFAULT 0",
+    "ALTER TABLE cutover.journal ADD COLUMN noted bigint NOT NULL DEFAULT 0",
+    "CREATE TABLE cutover.departures (
+      name text PRIMARY KEY,
+      number bigint NOT NULL,
+      looked bigint NOT NULL DEFAULT 0,
+      at_us bigint NOT NULL
+    )",
+    "INSERT INTO cutover.departures (name, number, at_us) VALUES ('', 0, 0)",
 ];
 
 const POSTGRES: &[&str] = &[

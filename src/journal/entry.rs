@@ -23,6 +23,21 @@ pub enum Parked {
     Mismatched,
 }
 
+/// Whether the row of an entry may have left storage and taken others along, even if it is there again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// Not that anybody knows.
+    No,
+    /// Before this moment.
+    ByNow,
+    /// Before this departure was noted.
+    Before(Departure),
+}
+
+/// The number of a departure (see `departures`). Numbers grow; 0 is before all.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Departure(pub i64);
+
 /// An entry that this replica may pay, until the claim's deadline.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Claimed {
@@ -40,6 +55,10 @@ pub struct Claimed {
     pub attempts: i64,
     /// How many of the entries it stands for were appended by writers that bypassed the proxy.
     pub bypassed: usize,
+    /// The row may have left storage before this departure was noted, even if it is there again.
+    pub left: Option<Departure>,
+    /// Departures up to this one were noted before the write that caused it.
+    pub noted: Departure,
 }
 
 impl Direction {

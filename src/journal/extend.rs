@@ -62,6 +62,8 @@ impl Claim {
                     created_us: row.some_int(2)?,
                     attempts: 1,
                     bypassed: 0,
+                    left: None,
+                    noted: self.departure,
                 });
             }
         }

@@ -9,10 +9,12 @@
 //! * `intent`: a live write may have reached storage; until it is resolved its keys are locked by it. That of a
 //!   removal is widened by what hangs on its rows before it is sent (`bonds`, `widen`).
 
+mod append;
 mod bonds;
 mod candidates;
 mod claim;
 mod ddl;
+mod departures;
 mod entry;
 mod extend;
 mod gate;
@@ -21,14 +23,19 @@ mod intent;
 mod operation;
 mod stats;
 mod stripes;
+mod take_over;
 #[cfg(test)]
 mod tests;
 mod widen;
 
+pub use append::{Copies, append_copies};
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
-pub use claim::{Claim, ClaimOptions, ClaimedIntent, claim, claim_intents, claim_parked};
+pub use claim::{Claim, ClaimOptions, claim, claim_parked};
 pub use ddl::COMPONENT;
-pub use entry::{Claimed, Direction, Parked};
+pub use departures::{
+    Kin, Leaving, Ties, are_leaving, carried_by, is_overtaken, note_departure, prune_departures,
+};
+pub use entry::{Claimed, Departure, Direction, Left, Parked};
 pub use gate::{GATE_LOCK, commit_under, gate, gate_in_pg_locks};
 pub use give_back::{Beside, GiveBack, give_back, is_given_back, open_beside};
 pub use intent::{Intent, Opened, distrust, drop_intent, open_intent, settle_intent};
@@ -36,7 +43,8 @@ pub use operation::{
     Operation, OperationState, forget_settled, record_done, record_state, recorded,
 };
 pub use stats::{
-    OpenEntry, Owed, OwedUntil, Payable, accept, append_copies, entries, entry, is_owed, last_seq,
-    owed, owed_among, owed_until, payable, prune_operations, prune_void, retry,
+    OpenEntry, Owed, OwedUntil, Payable, accept, entries, entry, is_owed, last_seq, owed,
+    owed_among, owed_until, payable, prune_operations, prune_void, retry, retry_written_again,
 };
+pub use take_over::{ClaimedIntent, claim_intents};
 pub use widen::{Widened, widen};

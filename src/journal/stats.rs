@@ -7,7 +7,7 @@ use super::entry::{Direction, Parked};
 use super::intent::accept_intent;
 use super::operation;
 use super::stripes::json_list;
-use crate::contract::{Key, OpId};
+use crate::contract::Key;
 use crate::sql::{Db, Fault, Record, Tx};
 
 /// What is owed, at one moment.
@@ -34,7 +34,7 @@ pub struct Owed {
 pub struct OwedUntil {
     /// Open entries.
     pub open: i64,
-    /// Those among them that only an operator will move.
+    /// Those among them that only an operator, or a later write of the row, will move.
     pub quarantined: i64,
 }
 
@@ -94,7 +94,7 @@ pub async fn owed(db: &Db) -> Result<Owed, Fault> {
 /// What can be paid now, in one direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Payable {
-    /// Entries that wait for nothing but their turn.
+    /// Entries that wait for nothing but their turn. One behind a parked entry of its key waits for that one.
     pub open: i64,
     /// Entries that wait for another row.
     pub parked: i64,
@@ -109,11 +109,13 @@ pub struct Payable {
 pub async fn payable(db: &Db, direction: Direction) -> Result<Payable, Fault> {
     let rows = db
         .control(
-            "SELECT coalesce(sum(CASE WHEN parked IS NULL THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN parked = 'constraint' THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(cutover.now_us() - min(CASE WHEN parked IS NULL THEN created_us END), 0)::bigint \
-             FROM cutover.journal WHERE direction = $1 \
-             AND generation = (SELECT generation FROM cutover.state)",
+            "WITH parked AS (SELECT tbl, key, min(seq) AS seq FROM cutover.journal WHERE parked IS NOT NULL \
+             AND generation = (SELECT generation FROM cutover.state) GROUP BY tbl, key) \
+             SELECT coalesce(sum(CASE WHEN j.parked IS NULL AND p.seq IS NULL THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(sum(CASE WHEN j.parked = 'constraint' THEN 1 ELSE 0 END), 0)::bigint, \
+             coalesce(cutover.now_us() - min(CASE WHEN j.parked IS NULL AND p.seq IS NULL THEN j.created_us END), 0)::bigint \
+             FROM cutover.journal j LEFT JOIN parked p ON p.tbl = j.tbl AND p.key = j.key AND p.seq < j.seq \
+             WHERE j.direction = $1 AND j.generation = (SELECT generation FROM cutover.state)",
             vec![direction.as_str().into()],
         )
         .await?;
@@ -186,10 +188,12 @@ pub async fn last_seq(db: &Db) -> Result<i64, Fault> {
 pub async fn owed_until(db: &Db, direction: Direction, seq: i64) -> Result<OwedUntil, Fault> {
     let rows = db
         .control(
-            "SELECT count(*)::bigint, \
-             coalesce(sum(CASE WHEN parked = $3 THEN 1 ELSE 0 END), 0)::bigint \
-             FROM cutover.journal WHERE seq <= $1 AND direction = $2 \
-             AND generation = (SELECT generation FROM cutover.state)",
+            "WITH stuck AS (SELECT tbl, key, min(seq) AS seq FROM cutover.journal WHERE parked = $3 \
+             AND generation = (SELECT generation FROM cutover.state) GROUP BY tbl, key) \
+             SELECT count(*)::bigint, coalesce(sum(CASE WHEN s.seq <= j.seq THEN 1 ELSE 0 END), 0)::bigint \
+             FROM cutover.journal j LEFT JOIN stuck s ON s.tbl = j.tbl AND s.key = j.key \
+             WHERE j.seq <= $1 AND j.direction = $2 \
+             AND j.generation = (SELECT generation FROM cutover.state)",
             vec![
                 seq.into(),
                 direction.as_str().into(),
@@ -245,33 +249,6 @@ impl OpenEntry {
     }
 }
 
-/// Appends `copy` entries for these keys of one table, under the epoch of `tx`.
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn append_copies(
-    tx: &mut Tx,
-    direction: Direction,
-    table: &str,
-    keys: &[Key],
-    op_id: Option<OpId>,
-) -> Result<(), Fault> {
-    let texts: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
-    tx.control(
-        "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, op_id, epoch, created_us) \
-         SELECT s.generation, $1, 'copy', $2, e.value, $3::uuid, s.epoch, cutover.now_us() \
-         FROM cutover.state s, cutover.each($4) AS e",
-        vec![
-            direction.as_str().into(),
-            table.into(),
-            crate::sql::Arg::Text(op_id.map(|id| id.to_string())),
-            json_list(&texts),
-        ],
-    )
-    .await
-    .map(drop)
-}
-
 /// Lets a parked entry be tried again, in the transaction of the action's audit record: with a mismatched
 /// intent, storage's row is believed from now on. `false`: there is no such parked entry.
 ///
@@ -287,6 +264,24 @@ pub async fn retry(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
         )
         .await?;
     Ok(!rows.is_empty())
+}
+
+/// Lets quarantined entries be tried again whose rows were written since: the later write may have mended them. A claim
+/// settles the older in favour of the newest, so that one which is refused again stands alone. Returns how many.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn retry_written_again(db: &Db) -> Result<usize, Fault> {
+    let rows = db
+        .control(
+            "UPDATE cutover.journal SET parked = NULL, not_before_us = 0 WHERE parked = $1 AND seq IN (\
+             SELECT q.seq FROM cutover.journal q WHERE q.parked = $1 AND EXISTS (SELECT 1 FROM cutover.journal n \
+             WHERE n.tbl = q.tbl AND n.key = q.key AND n.generation = q.generation AND n.seq > q.seq)) \
+             RETURNING seq",
+            vec![Parked::Quarantined.as_str().into()],
+        )
+        .await?;
+    Ok(rows.len())
 }
 
 /// Gives up a quarantined entry, or all of a mismatched intent: the difference stays, by an operator's

@@ -11,13 +11,13 @@ const STATE: &str =
     INSERT INTO cutover_state VALUES (1, 7);";
 
 /// A database that is gone when the test ends.
-struct Bench {
-    db: Db,
+pub(super) struct Bench {
+    pub(super) db: Db,
     path: std::path::PathBuf,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let name = format!("cutover-journal-{}.db", uuid::Uuid::new_v4());
         let path = std::env::temp_dir().join(name);
         let url = format!("sqlite://{}", path.display());
@@ -205,11 +205,49 @@ async fn what_was_foretold_is_the_answer_only_of_what_took_effect() {
 }
 
 #[tokio::test]
+async fn what_stands_behind_a_quarantined_entry_waits_for_that_and_a_later_write_lets_it_be_tried_again()
+ {
+    let bench = Bench::new().await;
+    let owe = async |id: u32| {
+        let mut tx = bench.db.begin().await.unwrap();
+        let (table, key) = row("rows", id);
+        let keys = [key];
+        let copies = Copies {
+            direction: Direction::ToStorage,
+            table: &table,
+            keys: &keys,
+            op_id: None,
+            left: Left::No,
+            noted: None,
+        };
+        append_copies(&mut tx, copies).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    owe(1).await;
+    let park = "UPDATE cutover.journal SET parked = 'quarantined'";
+    bench.db.control(park, vec![]).await.unwrap();
+    assert_eq!(retry_written_again(&bench.db).await.unwrap(), 0);
+    owe(1).await;
+    owe(2).await;
+    let stands = payable(&bench.db, Direction::ToStorage).await.unwrap();
+    assert_eq!((stands.open, stands.parked), (1, 0));
+    let last = last_seq(&bench.db).await.unwrap();
+    let until = owed_until(&bench.db, Direction::ToStorage, last).await;
+    let until = until.unwrap();
+    assert_eq!((until.open, until.quarantined), (3, 2));
+    assert_eq!(retry_written_again(&bench.db).await.unwrap(), 1);
+    let stands = payable(&bench.db, Direction::ToStorage).await.unwrap();
+    assert_eq!(stands.open, 3);
+}
+
+#[tokio::test]
 async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
     let bench = Bench::new().await;
     let before = "DROP INDEX journal_leaves; ALTER TABLE cutover_journal DROP COLUMN leaves;
         ALTER TABLE cutover_journal DROP COLUMN points;
-        DELETE FROM cutover_schema_versions WHERE version = 2";
+        ALTER TABLE cutover_journal DROP COLUMN left_by;
+        ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures;
+        DELETE FROM cutover_schema_versions WHERE version >= 2";
     bench.db.batch(before).await.unwrap();
     for _ in 0..2 {
         COMPONENT.install(&bench.db).await.unwrap();

@@ -5,6 +5,7 @@
 
 mod authority;
 mod capture;
+mod hanging;
 mod obstacles;
 mod relations;
 mod rowids;
@@ -17,6 +18,7 @@ use crate::contract::Reply;
 use crate::schema::{Filter, Read, Table};
 use crate::sql::{Db, Dialect, Fault, IntrospectError, TableSpec};
 
+use hanging::Departures;
 use rowids::Rowids;
 use shape::{Shape, as_known};
 
@@ -24,7 +26,7 @@ pub use authority::{Stamp, WriteError, Written};
 pub use capture::{capture_script, uninstall_sql};
 pub use obstacles::{AppTrigger, SequenceBehind};
 pub use relations::{Fate, Swept, SweptRow};
-pub use secondary::{Applied, Finish, Image, Source};
+pub use secondary::{Applied, Finish, Image, Paid, Source};
 pub use shape::Hint;
 
 /// The legacy database with the configured tables.
@@ -35,6 +37,7 @@ pub struct Legacy {
     /// Whether the session may set `session_replication_role`: then no trigger fires on what is applied.
     replica_role: bool,
     rowids: Arc<Rowids>,
+    departures: Arc<Departures>,
 }
 
 /// Why the legacy database could not be taken into use.
@@ -63,6 +66,7 @@ impl Legacy {
             shape: Arc::new(shape),
             replica_role,
             rowids: Arc::default(),
+            departures: Arc::default(),
         })
     }
 
@@ -76,6 +80,7 @@ impl Legacy {
             shape: Arc::clone(&self.shape),
             replica_role: self.replica_role,
             rowids: Arc::clone(&self.rowids),
+            departures: Arc::clone(&self.departures),
         }
     }
 

@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::authority::{enter, leave};
+use super::hanging::ties;
 use super::{Legacy, as_known};
 use crate::contract::{Epoch, Key, OpId, Row, Token};
-use crate::journal::{self, Claim, OperationState};
+use crate::journal::{self, Claim, Departure, OperationState};
 use crate::schema::{Filter, Generated, Schema, Table};
 use crate::sql::render::{advance_sequences, next_values};
 use crate::sql::{Dialect, Fault, Tx};
@@ -54,6 +55,17 @@ pub enum Applied {
     Done,
     /// The entry is not ours any more: nothing was done (P2).
     NotOurs,
+}
+
+/// What became of paying an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Paid {
+    /// The row is in legacy, and the entry is settled.
+    Done,
+    /// The entry is not ours any more: nothing was done (P2).
+    NotOurs,
+    /// Something that the row refers to left storage after the claim: nothing was done, and the row must be read again.
+    Overtaken,
 }
 
 /// An intent to finish: whose it is and how it ends.
@@ -117,16 +129,23 @@ impl Legacy {
         Ok(Applied::Done)
     }
 
-    /// Pays one claimed `copy` entry towards legacy.
+    /// Pays one claimed `copy` entry towards legacy. What hangs on its row must be owed already, and is told when it
+    /// was `looked` for (`owe_hanging`).
     ///
     /// # Errors
     /// As `finish`.
-    pub async fn pay(&self, claim: &Claim, seq: i64, image: &Image) -> Result<Applied, Fault> {
+    pub async fn pay(
+        &self,
+        claim: &Claim,
+        seq: i64,
+        image: &Image,
+        looked: Option<Departure>,
+    ) -> Result<Paid, Fault> {
         let mut known = self.schema();
         loop {
-            match self.pay_as(&known, claim, seq, image).await {
+            match self.pay_as(&known, claim, seq, image, looked).await {
                 Err(fault) => known = self.newer(&known, fault).await?,
-                applied => return applied,
+                paid => return paid,
             }
         }
     }
@@ -137,24 +156,23 @@ impl Legacy {
         claim: &Claim,
         seq: i64,
         image: &Image,
-    ) -> Result<Applied, Fault> {
+        looked: Option<Departure>,
+    ) -> Result<Paid, Fault> {
         let mut tx = self.db().begin().await?;
         self.silence(&mut tx, claim.epoch).await?;
+        let ties = ties(known, image);
+        if journal::is_overtaken(&mut tx, &ties, claim.departure, looked).await? {
+            return Ok(Paid::Overtaken);
+        }
         let images = std::slice::from_ref(image);
         apply(&mut tx, known, images, self.silences_triggers()).await?;
         leave(&mut tx).await?;
         journal::gate(&mut tx, claim.epoch).await?;
-        let held = tx
-            .control(
-                "DELETE FROM cutover.journal WHERE seq = $1 AND token = $2::uuid RETURNING seq",
-                vec![seq.into(), claim.token.into()],
-            )
-            .await?;
-        if held.is_empty() {
-            return Ok(Applied::NotOurs);
+        if !claim.settle_in(&mut tx, seq).await? {
+            return Ok(Paid::NotOurs);
         }
         tx.commit().await?;
-        Ok(Applied::Done)
+        Ok(Paid::Done)
     }
 
     /// Rows of these keys that exist, soft-deleted ones included.

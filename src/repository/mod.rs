@@ -3,6 +3,7 @@
 //! A request is admitted under one snapshot of the control state and uses it to its end. A write runs to its
 //! end too, whatever becomes of its caller (`detach`).
 
+mod bonds;
 mod call;
 mod detach;
 mod errors;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::value::decimal;
 use super::{Change, Filter, Kind, Table, Test};
-use crate::contract::{Operator, Row};
+use crate::contract::{Key, Operator, Row};
 
 impl Filter {
     /// The keys that the filter cannot reach beyond: the whole key is pinned at the top level, by equality, by
@@ -89,6 +89,15 @@ impl Table {
         self.key_columns()
             .map(|column| row.get(&column.name).cloned())
             .collect()
+    }
+
+    /// What a canonical key says of its row.
+    #[must_use]
+    pub fn row_of_key(&self, key: &Key) -> Row {
+        // A canonical key is always a JSON array of the key's values.
+        let values: Vec<Value> = serde_json::from_str(&key.0).unwrap_or_default();
+        let names = self.key_columns().map(|column| column.name.clone());
+        names.zip(values).collect()
     }
 
     /// The key that a row of this key has after an update.

@@ -3,12 +3,14 @@
 //! A reference of which one column is NULL refers to nothing (`MATCH SIMPLE`, PostgreSQL's default). It may point
 //! to other columns than the parent's primary key. A parent that is soft-deleted is there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::keys::identity;
-use super::{Filter, Read, ReadKind, Schema, Sort, Table, Test};
+use super::{Filter, Kind, OnChange, Read, ReadKind, Reference, Schema, Sort, Table, Test};
 use crate::contract::{Operator, Row};
 
 /// A foreign key whose two tables are configured.
@@ -22,23 +24,56 @@ pub struct Relation {
     pub parent: Arc<Table>,
     /// Its columns (indexes), in the order of `columns`.
     pub target: Vec<usize>,
+    /// What becomes of a row whose parent goes.
+    pub on_delete: OnChange,
 }
 
 impl Schema {
     /// The foreign keys of a table that can be followed: those that point to a configured table.
     #[must_use]
     pub fn relations(&self, child: &Arc<Table>) -> Vec<Relation> {
-        let followed = child.references.iter().filter_map(|reference| {
-            let parent = self.table(&reference.table)?;
-            let target = reference.target.iter().map(|name| parent.column(name));
-            Some(Relation {
-                child: Arc::clone(child),
-                columns: reference.columns.clone(),
-                parent: Arc::clone(parent),
-                target: target.collect::<Option<_>>()?,
-            })
-        });
+        let references = child.references.iter();
+        let followed = references.filter_map(|reference| self.relation(child, reference));
         followed.collect()
+    }
+
+    /// The foreign keys that point to a table, of all tables.
+    #[must_use]
+    pub fn relations_to(&self, parent: &Table) -> Vec<Relation> {
+        let mut pointing = Vec::new();
+        for child in self.tables.values() {
+            let references = child.references.iter();
+            let references = references.filter(|reference| reference.table == parent.name);
+            pointing.extend(references.filter_map(|reference| self.relation(child, reference)));
+        }
+        pointing
+    }
+
+    /// The tables whose rows may take rows of this one along, however far away; itself among them if it may be.
+    #[must_use]
+    pub fn carriers(&self, table: &Table) -> BTreeSet<String> {
+        let mut carriers = BTreeSet::new();
+        let mut reached = vec![table.name.clone()];
+        while let Some(child) = reached.pop().and_then(|name| self.table(&name)) {
+            for relation in self.relations(child) {
+                if relation.takes_along() && carriers.insert(relation.parent.name.clone()) {
+                    reached.push(relation.parent.name.clone());
+                }
+            }
+        }
+        carriers
+    }
+
+    fn relation(&self, child: &Arc<Table>, reference: &Reference) -> Option<Relation> {
+        let parent = self.table(&reference.table)?;
+        let target = reference.target.iter().map(|name| parent.column(name));
+        Some(Relation {
+            child: Arc::clone(child),
+            columns: reference.columns.clone(),
+            parent: Arc::clone(parent),
+            target: target.collect::<Option<_>>()?,
+            on_delete: reference.on_delete,
+        })
     }
 }
 
@@ -66,11 +101,43 @@ impl Relation {
         identity(kinds.zip(reference))
     }
 
+    /// What refers to a row of the parent refers to it by these values, in the order of `columns`; none when the row
+    /// does not tell, or nothing can refer to it.
+    #[must_use]
+    pub fn referred_by(&self, parent: &Row) -> Option<Vec<Value>> {
+        values(&self.parent, &self.target, parent)
+    }
+
     /// The same of the parent's row, if the row has the columns.
     #[must_use]
     pub fn parent_identity(&self, row: &Row) -> Option<String> {
-        let values = values(&self.parent, &self.target, row)?;
-        Some(self.reference_identity(&values))
+        Some(self.reference_identity(&self.referred_by(row)?))
+    }
+
+    /// The rows of the child that refer to these values.
+    #[must_use]
+    pub fn referring(&self, reference: &[Value]) -> Filter {
+        equal(&self.columns, reference)
+    }
+
+    /// Whether the parent's key says what its row is referred to by.
+    #[must_use]
+    pub fn is_by_key(&self) -> bool {
+        let mut target = self.target.iter();
+        target.all(|column| self.parent.key.contains(column))
+    }
+
+    /// Whether a row of the child may go, or get another key, because its parent goes or does so.
+    #[must_use]
+    pub fn takes_along(&self) -> bool {
+        let mut columns = self.columns.iter();
+        self.on_delete == OnChange::Cascade || columns.any(|column| self.child.key.contains(column))
+    }
+
+    /// The name of what a reference points to, the same for all foreign keys to the same columns.
+    #[must_use]
+    pub fn place(&self, reference: &[Value]) -> String {
+        place(&self.parent, self.target.iter().copied().zip(reference))
     }
 
     /// Reads the parents of these references: their keys and the columns that are referred to.
@@ -115,6 +182,37 @@ impl Relation {
             }
         }
     }
+}
+
+impl Table {
+    /// The name of a row as what others refer to by its key.
+    #[must_use]
+    pub fn place_of_key(&self, key: &[Value]) -> String {
+        place(self, self.key.iter().copied().zip(key))
+    }
+
+    /// The name of the table as a whole.
+    #[must_use]
+    pub fn place(&self) -> String {
+        place(self, std::iter::empty())
+    }
+}
+
+/// A digest, because it may be kept: equal for equal values, however they are spelled. Values whose equality only the
+/// database knows are left out, so that more than one row has the name.
+fn place<'a>(table: &Table, values: impl Iterator<Item = (usize, &'a Value)>) -> String {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by_key(|(column, _)| *column);
+    let mut name = format!("{:?}", table.name);
+    for (column, value) in values {
+        let column = &table.columns[column];
+        name.push_str(&format!("{:?}", column.name));
+        if !matches!(column.kind, Kind::Other) {
+            name.push_str(&identity([(&column.kind, value)].into_iter()));
+        }
+    }
+    let digest = Sha256::digest(name.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// These columns have these values.
@@ -184,6 +282,17 @@ mod tests {
         assert_eq!(found, Some(asked));
         let read = relation.parents(&[vec![json!("x"), json!(1)]]);
         assert!(matches!(read.filter, Filter::All(ref tests) if tests.len() == 2));
+    }
+
+    #[test]
+    fn what_a_reference_points_to_has_the_name_of_the_row_with_that_key() {
+        let relation = relation();
+        let name = relation.parent.place_of_key(&[json!(1), json!("x")]);
+        assert_eq!(relation.place(&[json!("x"), json!(1)]), name);
+        let spelled: Value = serde_json::from_str("1.0").unwrap();
+        assert_eq!(relation.place(&[json!("x"), spelled]), name);
+        assert_ne!(relation.place(&[json!("y"), json!(1)]), name);
+        assert!(relation.is_by_key() && relation.takes_along());
     }
 
     #[test]

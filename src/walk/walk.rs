@@ -11,7 +11,7 @@ use super::WalkError;
 use crate::clock::micros;
 use crate::contract::{Epoch, Key};
 use crate::control::{Phase, Snapshot};
-use crate::journal::{self, Direction, OwedUntil, Payable};
+use crate::journal::{self, Copies, Direction, Left, OwedUntil, Payable};
 use crate::repository::Parts;
 use crate::schema::Table;
 use crate::sql::{Arg, Db, Fault};
@@ -290,7 +290,15 @@ async fn append(
 ) -> Result<bool, Fault> {
     let mut tx = db.begin().await?;
     if !keys.is_empty() {
-        journal::append_copies(&mut tx, direction, table, keys, None).await?;
+        let copies = Copies {
+            direction,
+            table,
+            keys,
+            op_id: None,
+            left: Left::No,
+            noted: None,
+        };
+        journal::append_copies(&mut tx, copies).await?;
     }
     if let Some(note) = note
         && tx.control(note.sql, note.args).await?.is_empty()

@@ -13,6 +13,7 @@ mod anti_entropy;
 mod bad_input;
 mod beside;
 mod capture;
+mod cascades;
 mod control;
 mod crashes;
 mod drill;

@@ -38,6 +38,17 @@ ALTER TABLE notes DROP CONSTRAINT notes_account_fkey, DROP CONSTRAINT notes_proj
 ALTER TABLE labels DROP CONSTRAINT labels_tag_fkey;
 ";
 
+/// The rows of each table, as one text on either database.
+pub(crate) const ROWS: [&str; 7] = [
+    "SELECT concat(id, name) FROM accounts",
+    "SELECT concat(id, account, name) FROM projects",
+    "SELECT concat(project, number, title) FROM tasks",
+    "SELECT concat(id, '/', account, '/', project, body) FROM notes",
+    "SELECT concat(id, parent) FROM folders",
+    "SELECT concat(code, name) FROM tags",
+    "SELECT concat(id, tag) FROM labels",
+];
+
 /// The options of a world with these tables.
 pub(crate) fn options() -> WorldOptions {
     let tables = TABLES.map(|table| format!("[[tables]]\nname = \"{table}\"\n"));
@@ -55,6 +66,39 @@ pub(crate) async fn live(options: WorldOptions, related: bool) -> World {
     world.storage_database.execute(ddl).await;
     world.advance_to("live").await;
     world
+}
+
+/// A world in `live` on a legacy of SQLite, and that.
+pub(crate) async fn live_on_sqlite() -> (World, Db) {
+    let world = World::build(WorldOptions {
+        legacy: LegacyKind::Sqlite,
+        ..options()
+    })
+    .await;
+    let legacy = Db::open(&world.legacy_url, &PoolOptions::default()).expect("a file");
+    for stage in ["dual_write", "shadow"] {
+        world.proxies[0].stage(stage, true).await.ok();
+    }
+    let verified = "UPDATE cutover_state SET storage_stale = 0";
+    legacy.batch(verified).await.expect("the state is there");
+    eventually("live", SOON, async || {
+        let answer = world.proxies[0].stage("live", true).await;
+        answer.status.is_success().then_some(()).ok_or(answer.body)
+    })
+    .await;
+    (world, legacy)
+}
+
+/// What a statement gives on a legacy of SQLite and on storage.
+pub(crate) async fn rows_beside_sqlite(
+    world: &World,
+    legacy: &Db,
+    rows: &str,
+) -> (Vec<String>, Vec<String>) {
+    let sql = format!("{rows} ORDER BY 1");
+    let held = legacy.fetch(&sql, vec![]).await.expect("it answers");
+    let held = held.iter().map(|row| row.some_text(0).expect("text"));
+    (held.collect(), world.storage_database.texts(&sql).await)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,40 +158,14 @@ async fn a_legacy_that_silences_no_trigger_ends_with_the_same_rows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_legacy_of_sqlite_ends_with_the_same_rows() {
-    let world = World::build(WorldOptions {
-        legacy: LegacyKind::Sqlite,
-        ..options()
-    })
-    .await;
-    let legacy = Db::open(&world.legacy_url, &PoolOptions::default()).expect("a file");
-    for stage in ["dual_write", "shadow"] {
-        world.proxies[0].stage(stage, true).await.ok();
-    }
-    let verified = "UPDATE cutover_state SET storage_stale = 0";
-    legacy.batch(verified).await.expect("the state is there");
-    eventually("live", SOON, async || {
-        let answer = world.proxies[0].stage("live", true).await;
-        answer.status.is_success().then_some(()).ok_or(answer.body)
-    })
-    .await;
+    let (world, legacy) = live_on_sqlite().await;
     fill(&world).await;
     removes_two_levels(&world).await;
     removes_trees_and_circles(&world).await;
     changes_keys(&world).await;
-    for rows in [
-        "SELECT concat(id, name) FROM accounts",
-        "SELECT concat(id, account, name) FROM projects",
-        "SELECT concat(project, number, title) FROM tasks",
-        "SELECT concat(id, '/', account, '/', project, body) FROM notes",
-        "SELECT concat(id, parent) FROM folders",
-        "SELECT concat(code, name) FROM tags",
-        "SELECT concat(id, tag) FROM labels",
-    ] {
-        let sql = format!("{rows} ORDER BY 1");
-        let held = legacy.fetch(&sql, vec![]).await.expect("it answers");
-        let held = held.iter().map(|row| row.some_text(0).expect("text"));
-        let held: Vec<String> = held.collect();
-        assert_eq!(held, world.storage_database.texts(&sql).await, "{rows}");
+    for rows in ROWS {
+        let (held, stored) = rows_beside_sqlite(&world, &legacy, rows).await;
+        assert_eq!(held, stored, "{rows}");
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{HttpClient, Wiring, World, WorldOptions, eventually};
+use crate::fixture::{HttpClient, Proxy, Wiring, World, WorldOptions, eventually};
 use crate::relations::{TABLES, insert, live, nothing_is_owed, options, remove};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ const NO_ORPHAN: [&str; 4] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn no_child_outlives_its_parent_though_a_replica_is_killed_and_legacy_takes_over() {
     let mut world = live(two_replicas(), true).await;
-    let storm = Storm::start(&world).await;
+    let storm = Storm::start(&world, &world.proxies).await;
     storm.goes_on().await;
     world.proxies[0].process.kill();
     storm.goes_on().await;
@@ -53,7 +53,7 @@ async fn no_child_outlives_its_parent_though_a_replica_is_killed_and_legacy_take
 #[tokio::test(flavor = "multi_thread")]
 async fn no_child_outlives_its_parent_where_storage_has_no_relations() {
     let mut world = live(two_replicas(), false).await;
-    let storm = Storm::start(&world).await;
+    let storm = Storm::start(&world, &world.proxies).await;
     storm.goes_on().await;
     world.proxies[1].process.kill();
     storm.goes_on().await;
@@ -74,7 +74,7 @@ async fn removals_that_storage_was_cut_off_from_end_alike_on_both_sides() {
         ..two_replicas()
     };
     let world = live(options, true).await;
-    let storm = Storm::start(&world).await;
+    let storm = Storm::start(&world, &world.proxies).await;
     for _ in 0..2 {
         storm.goes_on().await;
         for lines in &world.lines {
@@ -123,7 +123,7 @@ struct Wrote {
 
 /// What clients were told.
 #[derive(Debug, Default)]
-struct Told {
+pub(crate) struct Told {
     /// By table and id; none where the row was removed, or found to be gone.
     rows: BTreeMap<(&'static str, u64), Option<Wrote>>,
     /// Removals of accounts.
@@ -132,7 +132,8 @@ struct Told {
     answers: BTreeMap<(&'static str, String), usize>,
 }
 
-struct Storm {
+/// A storm under way.
+pub(crate) struct Storm {
     stop: CancellationToken,
     told: Arc<Mutex<Told>>,
     clients: Vec<JoinHandle<()>>,
@@ -147,7 +148,8 @@ struct Client {
 }
 
 impl Storm {
-    async fn start(world: &World) -> Self {
+    /// Starts the clients, at these replicas.
+    pub(crate) async fn start(world: &World, proxies: &[Proxy]) -> Self {
         for id in 1..=ACCOUNTS {
             let row = json!({"id": id, "name": "account"});
             world.proxies[0].query(insert("accounts", row)).await.ok();
@@ -155,9 +157,7 @@ impl Storm {
         let (stop, told) = (CancellationToken::new(), Arc::default());
         let client = |number: u64| Client {
             number,
-            door: world.proxies[number as usize % world.proxies.len()]
-                .door
-                .clone(),
+            door: proxies[number as usize % proxies.len()].door.clone(),
             told: Arc::clone(&told),
             dice: number + 1,
         };
@@ -173,7 +173,7 @@ impl Storm {
     }
 
     /// Waits for more removals, in the midst of more writes.
-    async fn goes_on(&self) {
+    pub(crate) async fn goes_on(&self) {
         let removals = || self.told.lock().expect("no panic").removed.len();
         let before = removals();
         eventually("removals get through", SOON, async || {
@@ -187,7 +187,8 @@ impl Storm {
         .await;
     }
 
-    async fn stop(self) -> Told {
+    /// Ends it, and says what the clients were told.
+    pub(crate) async fn stop(self) -> Told {
         self.stop.cancel();
         for client in self.clients {
             client.await.expect("a client ends well");
@@ -341,7 +342,7 @@ fn upsert(table: &str, data: Value) -> Value {
 }
 
 /// Fails unless both sides are equal, and hold what the clients were told.
-async fn assert_told(world: &World, told: &Told) {
+pub(crate) async fn assert_told(world: &World, told: &Told) {
     for table in TABLES {
         world.settles(table, SOON).await;
     }
@@ -415,7 +416,8 @@ fn must_be_gone(told: &Told, wrote: &Wrote) -> bool {
     removed.any(|(account, span)| *account == wrote.account && span.began > wrote.span.ended)
 }
 
-async fn assert_no_orphan(world: &World) {
+/// Fails if a row of either side refers to one that is not there.
+pub(crate) async fn assert_no_orphan(world: &World) {
     for sql in NO_ORPHAN {
         assert_eq!(world.legacy.number(sql).await, 0, "legacy: {sql}");
         assert_eq!(

@@ -9,7 +9,6 @@
 //!
 //! Whatever goes wrong in between, the record of the operation knows: the next turn reads it.
 
-mod bonds;
 mod echo;
 mod finish;
 mod plan;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Number, Value};
 
+use super::super::bonds::{self, Leaving};
 use super::super::errors;
 use super::super::write::{Order, Turn};
 use super::Repository;
-use super::bonds::{self, Leaving};
 use crate::contract::{Key, Reply, Row};
 use crate::control::Snapshot;
 use crate::journal::{Bonds, Named, Target, record_done};

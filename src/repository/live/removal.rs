@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::time::sleep;
 
+use super::super::bonds::{Leaving, acts, acts_on_update, hanging};
 use super::super::errors;
 use super::super::write::{Order, Turn};
 use super::Repository;
-use super::bonds::{Leaving, acts, acts_on_update, hanging};
 use super::plan::{Plan, Planned, refused};
 use super::unfold::{self, Tangle};
 use crate::compare::values_equal;

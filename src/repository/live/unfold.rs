@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::bonds::Leaving;
+use super::super::bonds::Leaving;
 use super::plan::{Part, Plan, Planned, values_of};
 use crate::contract::{Key, Reply, Row};
 use crate::journal::Named;
@@ -188,7 +188,7 @@ fn is_followed(table: &Table, columns: &BTreeSet<usize>, schema: &Schema) -> boo
     let mut references = schema.tables.values().flat_map(|child| &child.references);
     references.any(|reference| {
         let names = columns.iter().map(|&index| &table.columns[index].name);
-        reference.table == table.name && super::bonds::acts_on_update(reference, names)
+        reference.table == table.name && super::super::bonds::acts_on_update(reference, names)
     })
 }
 

@@ -12,25 +12,25 @@
 mod circuit;
 mod recent;
 mod records;
+mod touched;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::Repository;
 use super::errors;
 use super::write::{Order, Turn};
-use crate::contract::{AttemptId, Reply, Row};
+use crate::contract::{AttemptId, OpId};
 use crate::control::{LegacyDebt, Snapshot};
-use crate::journal::{Direction, append_copies};
+use crate::journal::{Copies, Departure, Direction, append_copies};
 use crate::schema::write_query;
-use crate::schema::{Step, Table};
+use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
 use crate::storage::{self, StorageError};
 
 use recent::{Entered, Ticket};
 use records::Taken;
+use touched::{Touched, touched_rows};
 
 pub(super) use circuit::Circuit;
 pub(super) use recent::Recent;
@@ -85,6 +85,7 @@ impl Repository {
         debt: Option<LegacyDebt>,
     ) -> Turn {
         let started = Instant::now();
+        let noted = self.legacy.departure_known();
         let call = storage::Call {
             query: write_query(&order.write, &crate::clock::rfc3339_now()),
             attempt: AttemptId::fresh(),
@@ -99,7 +100,8 @@ impl Repository {
         match &result {
             Ok(reply) => {
                 if let Some(debt) = debt {
-                    self.owe_legacy(order, Taken::new(order, snapshot.epoch, reply), debt);
+                    let taken = Taken::new(order, snapshot.epoch, reply);
+                    self.owe_legacy(order, taken, noted, debt);
                 }
                 ticket.done(reply.clone());
             }
@@ -120,8 +122,15 @@ impl Repository {
 
     /// Appends what legacy is owed, behind the caller's back, and records the operation; a debt that cannot be
     /// written down is a dropped one.
-    fn owe_legacy(self: &Arc<Self>, order: &Order, taken: Taken, debt: LegacyDebt) {
-        let touched = match touched_rows(order, taken.reply()) {
+    fn owe_legacy(
+        self: &Arc<Self>,
+        order: &Order,
+        taken: Taken,
+        noted: Departure,
+        debt: LegacyDebt,
+    ) {
+        let schema = self.legacy.schema();
+        let touched = match touched_rows(&schema, &order.write, taken.reply()) {
             Ok(touched) => touched,
             Err(why) => {
                 tracing::error!(why, "a debt towards legacy was dropped");
@@ -135,8 +144,8 @@ impl Repository {
         let (this, op_id) = (Arc::clone(self), order.op_id);
         self.tasks.spawn(async move {
             let _permit = permit;
-            for (table, rows) in touched {
-                if let Err(fault) = this.write_down(&table, &rows, op_id).await {
+            for rows in touched {
+                if let Err(fault) = this.write_down(&rows, op_id, noted).await {
                     tracing::error!(%fault, "a debt towards legacy was dropped");
                     return;
                 }
@@ -150,57 +159,22 @@ impl Repository {
 
     async fn write_down(
         &self,
-        table: &Table,
-        rows: &[Vec<Value>],
-        op_id: crate::contract::OpId,
-    ) -> Result<(), crate::sql::Fault> {
-        let keys = self.legacy.canonical_keys(table, rows).await?;
+        touched: &Touched,
+        op_id: OpId,
+        noted: Departure,
+    ) -> Result<(), Fault> {
+        let table = &touched.table;
+        let keys = self.legacy.canonical_keys(table, &touched.keys).await?;
         let mut tx = self.legacy.db().begin().await?;
-        append_copies(
-            &mut tx,
-            Direction::ToLegacy,
-            &table.name,
-            &keys,
-            Some(op_id),
-        )
-        .await?;
+        let copies = Copies {
+            direction: Direction::ToLegacy,
+            table: &table.name,
+            keys: &keys,
+            op_id: Some(op_id),
+            left: touched.left,
+            noted: Some(noted),
+        };
+        append_copies(&mut tx, copies).await?;
         tx.commit().await
     }
-}
-
-/// Keys of one table, each its column values in key order.
-type Touched = (Arc<Table>, Vec<Vec<Value>>);
-
-/// The keys of the rows that a reply says were touched, by table.
-fn touched_rows(order: &Order, reply: &Reply) -> Result<Vec<Touched>, String> {
-    let value = reply.parse().map_err(|error| error.to_string())?;
-    let replies: Vec<Value> = match (order.write.transaction, value) {
-        (true, Value::Array(replies)) => replies,
-        (_, only) => vec![only],
-    };
-    let mut touched = Vec::new();
-    for (step, reply) in order.write.steps.iter().zip(replies) {
-        let Step::Change(change) = step else { continue };
-        let rows: Vec<Row> = match reply {
-            Value::Null => Vec::new(),
-            Value::Object(row) => vec![row],
-            Value::Array(rows) => rows
-                .into_iter()
-                .filter_map(|row| match row {
-                    Value::Object(row) => Some(row),
-                    _ => None,
-                })
-                .collect(),
-            _ => return Err("storage's reply is not a row".to_owned()),
-        };
-        let keys = rows
-            .iter()
-            .map(|row| change.table().key_of(row))
-            .collect::<Option<Vec<_>>>()
-            .ok_or("storage's reply lacks the key")?;
-        if !keys.is_empty() {
-            touched.push((Arc::clone(change.table()), keys));
-        }
-    }
-    Ok(touched)
 }

@@ -5,6 +5,7 @@
 //! which has no limit on columns short of the table's own. SQLite's JSON functions would round numbers, so
 //! there the text is put together from pieces.
 
+use super::nested::nested;
 use super::{ALIAS, column, literal, quote};
 use crate::schema::{Kind, Table};
 use crate::sql::Dialect;
@@ -103,9 +104,8 @@ fn postgres_value(kind: &Kind, value: &str) -> String {
             format!("CASE WHEN {value} IS DISTINCT FROM NULL THEN format('%s', {value}) END")
         }
         Kind::Array(element) if needs_help(element) => format!(
-            "CASE WHEN {value} IS NOT NULL THEN ARRAY(SELECT {} FROM unnest({value}) \
-             WITH ORDINALITY AS cutover_array(item, position) ORDER BY position) END",
-            postgres_value(element, "cutover_array.item")
+            "CASE WHEN {value} IS NOT NULL THEN CAST({} AS json) END",
+            nested(value, ['[', ']'], &json_text(element))
         ),
         Kind::Array(_)
         | Kind::Bool
@@ -120,6 +120,12 @@ fn postgres_value(kind: &Kind, value: &str) -> String {
         | Kind::Json(_)
         | Kind::Enum(_) => value.to_owned(),
     }
+}
+
+/// The JSON text of an array's element.
+fn json_text(element: &Kind) -> String {
+    let item = postgres_value(element, "cutover_array.item");
+    format!("coalesce(CAST(to_json({item}) AS text), 'null')")
 }
 
 fn needs_help(kind: &Kind) -> bool {

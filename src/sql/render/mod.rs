@@ -11,6 +11,7 @@ mod filter;
 mod format;
 mod insert;
 mod keyed;
+mod nested;
 mod parse;
 mod read;
 mod sequence;

@@ -8,9 +8,14 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use super::nested::nested;
 use super::{Params, value};
 use crate::schema::{Column, Kind};
 use crate::sql::Dialect;
+
+/// The part of an array literal that an element in base64 stands for.
+const BYTES: &str =
+    r#"coalesce('"\\x' || encode(decode(cutover_array.item, 'base64'), 'hex') || '"', 'NULL')"#;
 
 /// One value of a column as a parameter.
 pub(crate) fn scalar(params: &mut Params, column: &Column, value: &Value) -> String {
@@ -63,11 +68,8 @@ pub(super) fn from_record(column: &Column, field: &str) -> (String, String) {
         Kind::Array(element) if **element == Kind::Bytes => (
             "text[]".to_owned(),
             format!(
-                // Unnesting would flatten further dimensions without a word: they are refused.
-                "CASE WHEN array_ndims({field}) > 1 THEN CAST('one dimension only' || left({field}::text, 0) AS bytea[]) \
-                 WHEN {field} IS NOT NULL THEN ARRAY(SELECT decode(item, 'base64') \
-                 FROM unnest({field}) WITH ORDINALITY AS cutover_array(item, position) \
-                 ORDER BY position) END"
+                "CASE WHEN {field} IS NOT NULL THEN CAST({} AS bytea[]) END",
+                nested(field, ['{', '}'], BYTES)
             ),
         ),
         kind => (

@@ -32,9 +32,8 @@ fn array_literal(element: &Kind, items: &[Value]) -> String {
     let parts: Vec<_> = items
         .iter()
         .map(|item| match item {
-            Value::Array(inner) if !matches!(element, Kind::Json(_)) => {
-                array_literal(element, inner)
-            }
+            // A further dimension, as the database takes it where it reads rows from JSON.
+            Value::Array(inner) => array_literal(element, inner),
             Value::String(text) if *element == Kind::Bytes => {
                 // The binder checked it; what is not base64 is refused by bytea.
                 let hex = BASE64.decode(text).map(|bytes| to_hex(&bytes));
