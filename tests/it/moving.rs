@@ -73,6 +73,48 @@ async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_thre
     keys_are_made_on_both_sides(&world, long).await;
 }
 
+/// Written before the row that it refers to was filled, and more hangs on it than a cycle may take along.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_whose_parent_is_yet_to_be_filled_is_not_given_up_however_much_hangs_on_it() {
+    let ddl = "CREATE TABLE a (id int PRIMARY KEY);
+        CREATE TABLE b (id int PRIMARY KEY, a int NOT NULL REFERENCES a, note text);
+        CREATE TABLE c (id int PRIMARY KEY, b int NOT NULL REFERENCES b ON DELETE CASCADE);";
+    let rows = "INSERT INTO a SELECT generate_series(1, 300);
+        INSERT INTO b VALUES (1, 300, 'old');
+        INSERT INTO c SELECT i, 1 FROM generate_series(1, 1200) i;";
+    let world = World::build(WorldOptions {
+        ddl: format!("{ddl}\n{rows}"),
+        tables: "[[tables]]\nname = \"a\"\n[[tables]]\nname = \"b\"\n[[tables]]\nname = \"c\"\n"
+            .to_owned(),
+        config: "[backfill]\nrate = 100\n".to_owned(),
+        ..WorldOptions::default()
+    })
+    .await;
+    world.advance_to("dual_write").await;
+    let write = "UPDATE b SET note = note || '!'";
+    world.legacy.execute(write).await;
+    let tried = "SELECT coalesce(max(attempts), 0) FROM cutover.journal WHERE tbl = 'b'";
+    eventually("it is tried again and again", LONG, async || {
+        let tried = world.legacy.number(tried).await;
+        (tried > 3).then_some(()).ok_or(tried)
+    })
+    .await;
+    let admin = world.proxies[0].admin();
+    let body = json!({"reason": "first fill"});
+    let id = admin.post("/admin/backfill", &body).await.unwrap().ok()["id"].clone();
+    let path = format!("/admin/jobs/{}", id.as_str().unwrap());
+    let given_up = "SELECT count(*) FROM cutover.journal WHERE parked = 'quarantined'";
+    eventually("the backfill is done", LONG, async || {
+        assert_eq!(world.legacy.number(given_up).await, 0);
+        world.legacy.execute(write).await;
+        let job = job(&world, &path, 0).await;
+        (job["state"] == "done").then_some(()).ok_or(job)
+    })
+    .await;
+    let report = verify(&world, false, LONG).await;
+    assert_eq!(report["clean"], true, "{report:#}");
+}
+
 /// After an advance and a rollback, inserts without a key go on.
 async fn keys_are_made_on_both_sides(world: &World, long: Duration) {
     world.advance_to("live").await;
