@@ -43,7 +43,7 @@ impl Figure {
         let per_second =
             |times: &[Duration]| self.rows / times.iter().sum::<Duration>().as_secs_f64();
         format!(
-            "{:<34} {:>8.2} {:>8.2} {:>6.2} {:>6.2} {:>9.0} {:>9.0}  {}",
+            "{:<34} {:>8.2} {:>8.2} {:>6.2} {:>6.2} {:>11.0} {:>11.0}  {}",
             self.name,
             self.ratio_min,
             ratio,
@@ -59,8 +59,8 @@ impl Figure {
 /// The table's head: the median of the rounds' ratios, their spread, and rows a second over all rounds.
 pub(crate) fn header() -> String {
     format!(
-        "{:<34} {:>8} {:>8} {:>6} {:>6} {:>9} {:>9}",
-        "", "promise", "measured", "least", "most", "bare/s", "ours/s"
+        "{:<34} {:>8} {:>8} {:>6} {:>6} {:>11} {:>11}",
+        "", "promise", "measured", "least", "most", "bare rows/s", "our rows/s"
     )
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn header() -> String {
 pub(crate) fn at_most(name: &str, most: f64, measured: f64) -> String {
     let kept = kept(measured <= most);
     let gap = "";
-    format!("{name:<34} {most:>8.2} {measured:>8.2} {gap:>33}  {kept}")
+    format!("{name:<34} {most:>8.2} {measured:>8.2} {gap:>37}  {kept}")
 }
 
 fn kept(kept: bool) -> &'static str {

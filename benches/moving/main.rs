@@ -1,8 +1,8 @@
 //! What moving old rows costs, measured side by side in one run.
 //!
-//! `cargo bench --bench moving -- 1000000`, with `CUTOVER_TEST_POSTGRES` and `CUTOVER_TEST_AMQP` as the integration
-//! tests have them. The rows are spread over as many tables as there are rounds, and each round moves (or compares)
-//! one table by the proxy and by a bare loop, the order swapped every round, so that other load on the machine meets
+//! `cargo bench --bench moving -- 50000`, with `CUTOVER_TEST_POSTGRES` and `CUTOVER_TEST_AMQP` as the integration
+//! tests have them. The rows are spread over as many tables as there are rounds. Each round moves one table, or compares
+//! all of them, by the proxy and by a bare loop, the order swapped every round, so that other load on the machine meets
 //! both alike. Only ratios mean something.
 
 #![allow(
@@ -27,15 +27,22 @@ use bare::Bare;
 use figures::{Figure, header};
 
 /// Rows without an argument.
-const ROWS: u64 = 1_000_000;
+const ROWS: u64 = 50_000;
 /// Rounds, and tables.
 const ROUNDS: u64 = 10;
 /// The least share of a bare loop's speed that is promised.
 const SPEED_MIN: f64 = 0.7;
 /// The most that the proxy's memory may grow, in MiB.
 const GROWTH_MIB_MAX: f64 = 64.0;
-/// How often a job is looked at.
-const POLL: Duration = Duration::from_millis(10);
+/// How often a job is looked at: seldom enough to cost it nothing, often enough to count for nothing in a round.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What is measured against a bare loop.
+#[derive(Clone, Copy)]
+enum Work {
+    Backfill,
+    Verify,
+}
 
 #[tokio::main]
 async fn main() {
@@ -60,41 +67,70 @@ async fn main() {
     let proxy = &world.proxies[0];
     let memory = resident_mib(proxy).await;
 
-    let mut backfill = Figure::new("backfill: rows/s / bare loop", SPEED_MIN);
-    for round in 0..ROUNDS {
-        let table = name(round);
-        let (ours, theirs);
-        if round % 2 == 0 {
-            ours = job(proxy, "backfill", &table).await;
-            theirs = timed(bare.copy(&table)).await;
-        } else {
-            theirs = timed(bare.copy(&table)).await;
-            ours = job(proxy, "backfill", &table).await;
-        }
-        backfill.add(rows / ROUNDS, ours, theirs);
-    }
-    let mut verify = Figure::new("verify: rows/s / bare loop", SPEED_MIN);
-    for round in 0..ROUNDS {
-        let table = name(round);
-        let (ours, theirs);
-        if round % 2 == 0 {
-            ours = job(proxy, "verify", &table).await;
-            theirs = timed(bare.read_both(&table)).await;
-        } else {
-            theirs = timed(bare.read_both(&table)).await;
-            ours = job(proxy, "verify", &table).await;
-        }
-        verify.add(rows / ROUNDS, ours, theirs);
-    }
+    let backfill = measure(Work::Backfill, proxy, &bare, rows).await;
+    let verify = measure(Work::Verify, proxy, &bare, rows).await;
     let grown = resident_mib(proxy).await - memory;
-    println!("{}", header());
-    println!("{}", backfill.line());
-    println!("{}", verify.line());
+    println!("{}\n{}\n{}", header(), backfill.line(), verify.line());
     println!(
         "{}",
         figures::at_most("proxy's memory: growth in MiB", GROWTH_MIB_MAX, grown)
     );
     println!("{}", callers::during_a_backfill(proxy).await);
+}
+
+impl Work {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Backfill => "backfill",
+            Self::Verify => "verify",
+        }
+    }
+
+    /// The name of its figure.
+    fn figure(self) -> &'static str {
+        match self {
+            Self::Backfill => "backfill: rows/s / bare loop",
+            Self::Verify => "verify: rows/s / bare loop",
+        }
+    }
+
+    /// The tables of a round: a table is filled once, and all can be read again and again.
+    fn tables(self, round: u64) -> Vec<String> {
+        match self {
+            Self::Backfill => vec![name(round)],
+            Self::Verify => (0..ROUNDS).map(name).collect(),
+        }
+    }
+
+    /// By a bare loop.
+    async fn by_hand(self, bare: &Bare, tables: &[String]) -> Duration {
+        let started = Instant::now();
+        for table in tables {
+            match self {
+                Self::Backfill => bare.copy(table).await,
+                Self::Verify => bare.read_both(table).await,
+            }
+        }
+        started.elapsed()
+    }
+}
+
+/// Both sides in turns, the order swapped every round.
+async fn measure(work: Work, proxy: &Proxy, bare: &Bare, rows: u64) -> Figure {
+    let mut figure = Figure::new(work.figure(), SPEED_MIN);
+    for round in 0..ROUNDS {
+        let tables = work.tables(round);
+        let (ours, theirs);
+        if round % 2 == 0 {
+            ours = job(proxy, work, &tables).await;
+            theirs = work.by_hand(bare, &tables).await;
+        } else {
+            theirs = work.by_hand(bare, &tables).await;
+            ours = job(proxy, work, &tables).await;
+        }
+        figure.add(rows / ROUNDS * tables.len() as u64, ours, theirs);
+    }
+    figure
 }
 
 fn options() -> WorldOptions {
@@ -128,45 +164,39 @@ fn fill(table: u64, rows: u64) -> String {
     )
 }
 
-/// How long a job takes for one table, from asking for it to its end.
-async fn job(proxy: &Proxy, kind: &str, table: &str) -> Duration {
+/// How long a job takes, from asking for it to its end.
+async fn job(proxy: &Proxy, work: Work, tables: &[String]) -> Duration {
     let started = Instant::now();
-    let path = begin(
-        proxy,
-        kind,
-        &json!({"tables": [table], "reason": "measured"}),
-    )
-    .await;
-    let ended = end_of(proxy, &path).await;
+    let body = json!({"tables": tables, "reason": "measured"});
+    let path = begin(proxy, work, &body).await;
+    let ended = end_of(proxy, &path, LOOK_EVERY).await;
+    let took = started.elapsed();
     assert_eq!(ended["state"], "done", "{ended:#}");
-    if kind == "verify" {
-        assert_eq!(ended["result"]["clean"], true, "{ended:#}");
+    match work {
+        Work::Backfill => {}
+        Work::Verify => assert_eq!(ended["result"]["clean"], true, "{ended:#}"),
     }
-    started.elapsed()
+    took
 }
 
 /// Starts a job; where it is looked at.
-async fn begin(proxy: &Proxy, kind: &str, body: &Value) -> String {
-    let answer = proxy.admin().post(&format!("/admin/{kind}"), body).await;
+async fn begin(proxy: &Proxy, work: Work, body: &Value) -> String {
+    let path = format!("/admin/{}", work.as_str());
+    let answer = proxy.admin().post(&path, body).await;
     let answer = answer.expect("the proxy answers").ok();
     format!("/admin/jobs/{}", answer["id"].as_str().expect("an id"))
 }
 
-async fn end_of(proxy: &Proxy, path: &str) -> Value {
+/// Waits for a job's end.
+async fn end_of(proxy: &Proxy, path: &str, look_every: Duration) -> Value {
     let admin = proxy.admin();
     loop {
         let job = admin.get(path).await.expect("the proxy answers").ok();
         if job["state"] != "running" {
             return job;
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(look_every).await;
     }
-}
-
-async fn timed(work: impl Future<Output = ()>) -> Duration {
-    let started = Instant::now();
-    work.await;
-    started.elapsed()
 }
 
 async fn resident_mib(proxy: &Proxy) -> f64 {
