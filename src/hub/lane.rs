@@ -26,6 +26,11 @@ use super::task::Task;
 /// Numbers each message on its lane, so that a returned one is known again.
 const PUBLISH_ID: &str = "x-cutover-publish";
 
+/// How addresses of direct reply-to begin. The broker hands such a message straight to the asker's channel and yet
+/// returns a `mandatory` one, whole, as "not routed", because no queue has it
+/// (<https://www.rabbitmq.com/docs/direct-reply-to#limitations>): a return would say nothing and cost as much again.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to.";
+
 /// A publishing channel that comes back with the hub's connection.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -87,7 +92,7 @@ impl Lane {
         }
     }
 
-    /// Hands a message over. Always `mandatory`: what cannot be routed comes back.
+    /// Hands a message over. What cannot be routed comes back, unless it goes to an address of direct reply-to.
     ///
     /// # Errors
     /// Why it will certainly not be sent.
@@ -321,7 +326,7 @@ async fn next_reply(
 
 async fn fly(channel: Channel, outgoing: Outgoing) -> Landed {
     let options = BasicPublishOptions {
-        mandatory: true,
+        mandatory: !outgoing.routing_key.as_str().starts_with(DIRECT_REPLY),
         ..BasicPublishOptions::default()
     };
     let written = channel

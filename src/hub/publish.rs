@@ -2,7 +2,7 @@
 //!
 //! A confirm says that the broker has the message, not that anybody ran it, and an unroutable message is
 //! confirmed as well: everything is `mandatory`, and a return is told apart from a delivery
-//! (<https://www.rabbitmq.com/docs/confirms>).
+//! (<https://www.rabbitmq.com/docs/confirms>). Only whether somebody still waits for a direct reply cannot be learned.
 
 use tokio::time::{Instant, timeout_at};
 
@@ -29,7 +29,7 @@ pub struct Receipt {
 /// The broker's answer to a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Published {
-    /// A queue has it.
+    /// A queue has it, or it was a direct reply, which the broker took.
     Confirmed,
     /// No queue takes it.
     Returned(String),

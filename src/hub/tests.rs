@@ -188,6 +188,32 @@ async fn a_call_is_answered_with_status_and_body() {
 }
 
 #[tokio::test]
+async fn a_direct_reply_does_not_come_back_although_no_queue_has_it() {
+    let queue = queue("direct").await;
+    let hub = hub().await;
+    let (client, publisher) = (client(&hub).await, Publisher::new(&hub, 10));
+    eventually("the publisher is ready", || publisher.is_ready()).await;
+    let service = async {
+        let mut consumer = Consumer::new(&hub, consume(&queue));
+        let delivery = consumer.next().await.unwrap();
+        let asked = &delivery.message;
+        let reply = Message {
+            correlation_id: asked.correlation_id.clone(),
+            ..Message::json("[2]")
+        };
+        let to = asked.reply_to.clone().unwrap();
+        let receipt = publisher.publish("", &to, reply, Instant::now() + SOON);
+        let published = receipt.unwrap().settled().await.unwrap();
+        delivery.ack().await.unwrap();
+        published
+    };
+    let call = client.call("", &queue, Message::json("[1]"), SOON);
+    let (answer, published) = tokio::join!(call, service);
+    assert_eq!(answer.unwrap().body, b"[2]");
+    assert_eq!(published, Published::Confirmed);
+}
+
+#[tokio::test]
 async fn an_unroutable_call_is_returned_and_its_neighbours_are_answered() {
     let queue = queue("neighbour").await;
     let service = echo(&queue, Duration::ZERO).await;

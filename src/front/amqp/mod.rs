@@ -27,10 +27,6 @@ use crate::tls::Trust;
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an answer that cannot be sent yet is tried.
 const READY_POLL: Duration = Duration::from_millis(10);
-/// Addresses of direct reply-to. The broker hands such an answer straight to the client's channel and yet returns a
-/// `mandatory` one as "not routed", because no queue has it
-/// (<https://www.rabbitmq.com/docs/direct-reply-to#limitations>): for these a return says nothing.
-const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to.";
 /// The header of an answer that holds the HTTP status it would have had.
 const STATUS: &str = "x-cutover-status";
 
@@ -140,9 +136,6 @@ impl Desk {
         let answer = self.answer(&delivery, &reply_to, received).await;
         match self.publish(&reply_to, answer).await {
             Ok(Published::Confirmed) => self.settled(AmqpAnswer::Answered, delivery.ack().await),
-            Ok(Published::Returned(_)) if reply_to.starts_with(DIRECT_REPLY_TO) => {
-                self.settled(AmqpAnswer::Answered, delivery.ack().await);
-            }
             // Nobody waits any more: sending it again would not find anybody either.
             Ok(Published::Returned(_)) => {
                 self.settled(AmqpAnswer::Unroutable, delivery.ack().await);
