@@ -167,7 +167,8 @@ async fn steered(
 ) -> Result<Value, Error> {
     let steered = door.jobs.steer(actor, reason, id, steer).await;
     if !steered.map_err(unavailable)? {
-        let message = "no such job, or it has ended, or it is a verify: those can only be cancelled, on their own replica";
+        let message =
+            "no such job, or it has ended, or it is a verify: those can only be cancelled";
         return Err(Error::new(Code::NotFound, message));
     }
     find(door, id).await

@@ -2,7 +2,7 @@
 //!
 //! A backfill is a record in the database (`crate::backfill`): any replica shows and steers it, one that has
 //! its lease works on it (`filling`). A verify is one replica's, one at a time in the fleet, and is lost with its
-//! replica; the others show how far it is, and where `[verify] interval` is set it also begins by itself
+//! replica; the others show how far it is and can end it, and where `[verify] interval` is set it also begins by itself
 //! (`verifying`). A job's result stays readable until the next of its kind.
 
 mod filling;
@@ -23,7 +23,7 @@ use crate::backfill::{RunState, Throttle};
 use crate::contract::{Code, Error};
 use crate::repository::Parts;
 use crate::sql::Fault;
-use crate::verify::VerifySettings;
+use crate::verify::{self, VerifySettings};
 use crate::walk::WalkError;
 
 #[cfg(test)]
@@ -138,12 +138,15 @@ impl Jobs {
         id: Uuid,
         steer: Steer,
     ) -> Result<bool, Fault> {
+        let ends = steer.to == Some(RunState::Cancelled);
         if let Some(job) = self.verifies().find(id) {
-            let ends = steer.to == Some(RunState::Cancelled);
             if ends {
                 job.cancel.cancel();
             }
             return Ok(ends);
+        }
+        if ends && verify::cancel(self.parts.legacy.db(), id).await? {
+            return Ok(true);
         }
         self.steer_backfill(actor, reason, id, steer).await
     }

@@ -18,7 +18,7 @@ use super::{JobError, JobKind, Jobs};
 use crate::control::Phase;
 use crate::sql::Fault;
 use crate::stage::Backend;
-use crate::verify::{self, Told, VerifyOptions};
+use crate::verify::{self, Renewed, Told, VerifyOptions};
 
 /// Who is said to have asked for a verify that began by itself.
 const BY_ITSELF: &str = "cutover";
@@ -198,13 +198,15 @@ impl Jobs {
         }
     }
 
-    /// Renews the turn, and tells how far the job is; returns when the turn is somebody else's.
+    /// Renews the turn, tells how far the job is, and hears whether it is to end; returns when the turn is somebody
+    /// else's.
     async fn keep_turn(&self, job: &Job) {
         loop {
-            sleep(verify::LEASE / 4).await;
+            sleep(verify::LEASE / 10).await;
             match verify::renew(self.parts.legacy.db(), job.id, &job.view()).await {
-                Ok(true) => {}
-                Ok(false) => return,
+                Ok(Renewed::Kept) => {}
+                Ok(Renewed::Cancelled) => job.cancel.cancel(),
+                Ok(Renewed::Lost) => return,
                 // Reading on with a lease that ran out is harmless.
                 Err(fault) => tracing::warn!(%fault, "the turn to verify was not renewed"),
             }

@@ -2,7 +2,8 @@
 
 use crate::sql::{Component, Step};
 
-/// Of one row. `job` is what its owner last showed of itself, as JSON without any row's value.
+/// Of one row. `job` is what its owner last showed of itself, as JSON without any row's value; `cancelled` is an owner
+/// that is to end.
 pub const COMPONENT: Component = Component {
     name: "verify",
     steps: &[
@@ -23,6 +24,11 @@ pub const COMPONENT: Component = Component {
                 "ALTER TABLE cutover.verify_turn ADD COLUMN by_itself boolean NOT NULL DEFAULT true",
                 "ALTER TABLE cutover.verify_turn ADD COLUMN job text",
             ],
+            postgres: &[],
+            sqlite: &[],
+        },
+        Step {
+            portable: &["ALTER TABLE cutover.verify_turn ADD COLUMN cancelled text"],
             postgres: &[],
             sqlite: &[],
         },

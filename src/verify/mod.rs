@@ -27,7 +27,7 @@ use crate::walk::{Pace, Progress, Walk, WalkError};
 
 pub use ddl::COMPONENT;
 pub use report::{TableVerdict, VerifyReport};
-pub use turn::{LEASE, Told, claim, let_go, renew, take, told};
+pub use turn::{LEASE, Renewed, Told, cancel, claim, let_go, renew, take, told};
 
 /// What to verify, for whom.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -36,7 +36,7 @@ pub struct VerifyOptions {
     pub tables: Vec<String>,
     /// Whether confirmed differences are owed to the secondary.
     pub repair: bool,
-    /// Rows in memory at a time, of each side.
+    /// Rows read at a time, of each side.
     pub page: u64,
     /// Who asked, for the audit.
     pub actor: String,
@@ -82,7 +82,7 @@ pub async fn run(
     for (table, line) in tables.iter().zip(&lines) {
         line.running();
         let mut verdict = TableVerdict::new(&table.name);
-        verify.table(table, line, &mut verdict).await?;
+        Box::pin(verify.table(table, line, &mut verdict)).await?;
         line.done();
         report.tables.push(verdict);
     }

@@ -2,8 +2,8 @@
 //!
 //! Rows are matched by key within what was read and not matched yet, so where both sides walk in the same order
 //! each row is read once. Whatever the order of keys on either side, nothing is concluded from it: what stays
-//! unmatched for more than a page is asked for by key on the other side, and only then is a suspect. Memory is
-//! bounded by a few pages.
+//! unmatched for more than a page is asked for by key on the other side, and only then is a suspect. The next pages
+//! are on their way while rows are compared: neither side waits for that. Memory is bounded by a few pages.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,12 +35,22 @@ enum Cursor {
     Ended,
 }
 
+/// Where the walks of a table's two sides go on.
+struct Cursors {
+    legacy: Cursor,
+    storage: Cursor,
+}
+
+/// A page of either side.
+struct Pages {
+    legacy: Vec<Row>,
+    storage: Vec<Row>,
+}
+
 /// A table under way.
 struct Sides {
     table: Arc<Table>,
     relations: Vec<Relation>,
-    legacy: Cursor,
-    storage: Cursor,
     /// Read, and not matched yet.
     only_legacy: Rows,
     only_storage: Rows,
@@ -57,35 +67,45 @@ impl Verify<'_> {
         let mut sides = Sides {
             table: Arc::clone(table),
             relations: self.parts.legacy.schema().relations(table),
+            only_legacy: Rows::new(),
+            only_storage: Rows::new(),
+        };
+        let mut cursors = Cursors {
             legacy: Cursor::After(None),
             storage: match self.walk.walks_storage() {
                 true => Cursor::After(None),
                 false => Cursor::Ended,
             },
-            only_legacy: Rows::new(),
-            only_storage: Rows::new(),
         };
+        let mut pages = self.next_pages(table, &mut cursors).await?;
         loop {
-            let (legacy, storage) = tokio::try_join!(
-                self.next_rows(table, Backend::Legacy, &mut sides.legacy),
-                self.next_rows(table, Backend::Storage, &mut sides.storage),
-            )?;
-            let read = (legacy.len(), storage.len());
-            verdict.legacy_rows += read.0 as u64;
-            verdict.storage_rows += read.1 as u64;
-            let pairs = sides.take_in(legacy, storage)?;
-            self.hold(&sides, pairs, verdict).await?;
-            let ended = sides.have_ended();
-            let most = sides.only_legacy.len().max(sides.only_storage.len());
-            if ended || most as u64 >= self.page {
-                self.ask_for_the_rest(&mut sides, verdict).await?;
-            }
-            line.add(read.0, read.1);
-            self.rest_after(read.0.max(read.1)).await?;
+            let (legacy, storage) = (pages.legacy.len(), pages.storage.len());
+            let ended = cursors.have_ended();
+            let (next, compared) = tokio::join!(
+                self.next_pages(table, &mut cursors),
+                self.compare(&mut sides, pages, ended, verdict),
+            );
+            compared?;
+            line.add(legacy, storage);
+            self.rest_after(legacy.max(storage)).await?;
             if ended {
                 return Ok(());
             }
+            pages = next?;
         }
+    }
+
+    /// The next rows of both sides, read side by side.
+    async fn next_pages(
+        &self,
+        table: &Arc<Table>,
+        cursors: &mut Cursors,
+    ) -> Result<Pages, WalkError> {
+        let (legacy, storage) = tokio::try_join!(
+            self.next_rows(table, Backend::Legacy, &mut cursors.legacy),
+            self.next_rows(table, Backend::Storage, &mut cursors.storage),
+        )?;
+        Ok(Pages { legacy, storage })
     }
 
     /// The next rows of one side; none after its walk has ended.
@@ -105,6 +125,25 @@ impl Verify<'_> {
         };
         cursor.go_on(page.next);
         Ok(page.rows)
+    }
+
+    /// Compares what was read, and asks for what was not matched for too long: at the end, for all of it.
+    async fn compare(
+        &self,
+        sides: &mut Sides,
+        pages: Pages,
+        ended: bool,
+        verdict: &mut TableVerdict,
+    ) -> Result<(), WalkError> {
+        verdict.legacy_rows += pages.legacy.len() as u64;
+        verdict.storage_rows += pages.storage.len() as u64;
+        let pairs = sides.take_in(pages)?;
+        self.hold(sides, pairs, verdict).await?;
+        let most = sides.only_legacy.len().max(sides.only_storage.len());
+        if ended || most as u64 >= self.page {
+            self.ask_for_the_rest(sides, verdict).await?;
+        }
+        Ok(())
     }
 
     /// Compares rows that both sides have, and what they refer to.
@@ -217,28 +256,29 @@ impl Verify<'_> {
 
 impl Sides {
     /// Rows that were read; what is now known of both sides.
-    fn take_in(&mut self, legacy: Vec<Row>, storage: Vec<Row>) -> Result<Vec<Pair>, WalkError> {
-        for row in legacy {
-            let identity = self.table.key_identity(&key_of(&self.table, &row)?);
-            self.only_legacy.insert(identity, row);
-        }
-        let mut pairs = Vec::new();
-        for row in storage {
-            let identity = self.table.key_identity(&key_of(&self.table, &row)?);
-            self.only_storage.insert(identity, row);
-        }
-        let (only_legacy, only_storage) = (&mut self.only_legacy, &mut self.only_storage);
-        only_storage.retain(|identity, storage| match only_legacy.remove(identity) {
-            Some(legacy) => {
-                let storage = std::mem::take(storage);
-                pairs.push(Pair { legacy, storage });
-                false
+    fn take_in(&mut self, pages: Pages) -> Result<Vec<Pair>, WalkError> {
+        let identity =
+            |row: &Row| key_of(&self.table, row).map(|key| self.table.key_identity(&key));
+        let mut pairs = Vec::with_capacity(pages.legacy.len());
+        for legacy in pages.legacy {
+            let identity = identity(&legacy)?;
+            match self.only_storage.remove(&identity) {
+                Some(storage) => pairs.push(Pair { legacy, storage }),
+                None => drop(self.only_legacy.insert(identity, legacy)),
             }
-            None => true,
-        });
+        }
+        for storage in pages.storage {
+            let identity = identity(&storage)?;
+            match self.only_legacy.remove(&identity) {
+                Some(legacy) => pairs.push(Pair { legacy, storage }),
+                None => drop(self.only_storage.insert(identity, storage)),
+            }
+        }
         Ok(pairs)
     }
+}
 
+impl Cursors {
     fn have_ended(&self) -> bool {
         matches!(
             (&self.legacy, &self.storage),

@@ -25,6 +25,17 @@ pub struct Told {
     pub has_turn: bool,
 }
 
+/// What became of a turn that was to be renewed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Renewed {
+    /// It lasts for another lease.
+    Kept,
+    /// It does, and somebody wants the verify to end.
+    Cancelled,
+    /// Somebody else has it.
+    Lost,
+}
+
 /// Takes the turn for a verify of `backend` that begins by itself, if nobody has it and the last full one is older
 /// than `interval`.
 ///
@@ -78,20 +89,41 @@ pub async fn take(db: &Db, owner: Uuid, over: Option<Uuid>, job: &Value) -> Resu
     Ok(!rows.is_empty())
 }
 
-/// Keeps the turn for another lease. `false`: somebody else has it.
+/// Keeps the turn for another lease.
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn renew(db: &Db, owner: Uuid, job: &Value) -> Result<bool, Fault> {
+pub async fn renew(db: &Db, owner: Uuid, job: &Value) -> Result<Renewed, Fault> {
     let rows = db
         .control(
             "UPDATE cutover.verify_turn SET lease_until_us = cutover.now_us() + $2, job = $3 WHERE owner = $1 \
-             RETURNING 1::bigint",
+             RETURNING coalesce(cancelled = owner, false)",
             vec![
                 owner.to_string().into(),
                 micros(LEASE).into(),
                 job.to_string().into(),
             ],
+        )
+        .await?;
+    let cancelled = rows.first().map(|row| row.some_bool(0)).transpose()?;
+    Ok(match cancelled {
+        Some(false) => Renewed::Kept,
+        Some(true) => Renewed::Cancelled,
+        None => Renewed::Lost,
+    })
+}
+
+/// Asks the verify that has the turn to end, on whichever replica it walks: it learns of that when it renews.
+/// `false`: this one does not have the turn.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn cancel(db: &Db, owner: Uuid) -> Result<bool, Fault> {
+    let rows = db
+        .control(
+            "UPDATE cutover.verify_turn SET cancelled = owner \
+             WHERE owner = $1 AND lease_until_us >= cutover.now_us() RETURNING 1::bigint",
+            vec![owner.to_string().into()],
         )
         .await?;
     Ok(!rows.is_empty())

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use super::bench::Bench;
 use super::*;
+use crate::verify::{Renewed, VerifySettings};
 
-on_both!(a_row_whose_parent_is_gone_is_an_orphan_and_is_repaired_with_its_parent);
+on_both!(
+    a_row_whose_parent_is_gone_is_an_orphan_and_is_repaired_with_its_parent,
+    a_verify_is_cancelled_from_any_replica,
+);
 
 async fn a_row_whose_parent_is_gone_is_an_orphan_and_is_repaired_with_its_parent(under: Under) {
     let bench = Bench::new(under, Capabilities::all()).await;
@@ -38,6 +42,36 @@ async fn a_row_whose_parent_is_gone_is_an_orphan_and_is_repaired_with_its_parent
     assert_eq!(report["tables"][0]["repaired"], 3, "{report:#}");
     let again = bench.verify(false).await;
     assert_eq!(again["clean"], true, "{again:#}");
+    bench.gone().await;
+}
+
+async fn a_verify_is_cancelled_from_any_replica(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    bench.backfill().await;
+    let elsewhere = Jobs::new(bench.parts.clone(), JobSettings::default());
+    bench.jobs.set_settings(JobSettings {
+        verify: VerifySettings {
+            interval: None,
+            rate: 1,
+        },
+        ..JobSettings::default()
+    });
+    let id = bench.jobs.start_verify(Bench::look(false)).await.unwrap();
+    let steered = async |to| {
+        let steer = Steer {
+            to: Some(to),
+            rate: None,
+        };
+        elsewhere.steer("bob", "enough", id, steer).await.unwrap()
+    };
+    assert!(!steered(RunState::Paused).await, "it does not know how");
+    assert!(steered(RunState::Cancelled).await);
+    assert_eq!(bench.ended(id).await["state"], "cancelled");
+
+    bench.jobs.set_settings(JobSettings::default());
+    let again = bench.verify(false).await;
+    assert_eq!(again["full"], true, "the next is not meant: {again:#}");
+    assert!(!steered(RunState::Cancelled).await, "it has ended");
     bench.gone().await;
 }
 
@@ -177,7 +211,8 @@ async fn one_replica_has_the_turn_to_verify_until_it_lets_go_or_an_operator_take
     let shown = |rows: u64| json!({"id": one, "state": "running", "replica": "a", "rows": rows});
     assert!(claim(one).await);
     assert!(!claim(two).await, "it is taken");
-    assert!(verify::renew(db, one, &shown(7)).await.unwrap());
+    let renewed = async |rows| verify::renew(db, one, &shown(rows)).await.unwrap();
+    assert_eq!(renewed(7).await, Renewed::Kept);
     assert_eq!(
         bench.jobs.get(one).await.unwrap(),
         Some(shown(7)),
@@ -188,10 +223,7 @@ async fn one_replica_has_the_turn_to_verify_until_it_lets_go_or_an_operator_take
         !verify::take(db, two, None, &json!({})).await.unwrap(),
         "another operator waits"
     );
-    assert!(
-        !verify::renew(db, one, &shown(8)).await.unwrap(),
-        "it was taken away"
-    );
+    assert_eq!(renewed(8).await, Renewed::Lost, "it was taken away");
     verify::let_go(db, one, &shown(8), Duration::ZERO)
         .await
         .unwrap();
