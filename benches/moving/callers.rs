@@ -10,7 +10,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::figures::at_most;
+use super::figures::{self, Spread, at_most};
 use super::fixture::Proxy;
 use super::{Work, begin, end_of, name};
 
@@ -27,22 +27,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// The lines of the figure.
 pub(crate) async fn during_a_backfill(proxy: &Proxy) -> String {
     requests(proxy).await;
-    let (mut before, mut beside, mut after) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ratios, mut noise) = (Vec::new(), Vec::new());
+    let (mut all_without, mut all_beside) = (Vec::new(), Vec::new());
     for _ in 0..TURNS {
-        before.append(&mut requests(proxy).await);
-        beside.append(&mut requests_beside_a_backfill(proxy).await);
-        after.append(&mut requests(proxy).await);
+        let mut before = requests(proxy).await;
+        let mut beside = requests_beside_a_backfill(proxy).await;
+        let mut after = requests(proxy).await;
+        noise.push(ratio(p99(&mut after), p99(&mut before)));
+        let mut without = [before, after].concat();
+        ratios.push(ratio(p99(&mut beside), p99(&mut without)));
+        all_without.append(&mut without);
+        all_beside.append(&mut beside);
     }
-    let noise = ratio(p99(&mut after), p99(&mut before));
-    let mut without = [before, after].concat();
-    let (without, beside) = (p99(&mut without), p99(&mut beside));
-    let kept = at_most(
-        "callers' p99: with / without",
-        RATIO_MAX,
-        ratio(beside, without),
-    );
+    let (without, beside) = (p99(&mut all_without), p99(&mut all_beside));
     format!(
-        "{kept}\n(p99 {without:?} without, {beside:?} beside {RATE} rows/s; the windows after / before: {noise:.2})"
+        "{}\n{}\ncallers' p99 over all: {without:?} without, {beside:?} beside a backfill of {RATE} rows/s",
+        at_most(
+            "callers' p99: with / without",
+            RATIO_MAX,
+            &Spread::of(ratios)
+        ),
+        figures::noise("  noise: without, after / before", &Spread::of(noise)),
     )
 }
 

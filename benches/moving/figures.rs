@@ -1,5 +1,6 @@
 //! The table of figures: what is promised, what was measured, whether it was kept.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Rows a second of the proxy against those of a bare loop, over some rounds.
@@ -34,29 +35,52 @@ impl Figure {
     /// Its line under [`header`].
     pub(crate) fn line(&self) -> String {
         let rounds = self.theirs.iter().zip(&self.ours);
-        let mut ratios: Vec<f64> = rounds
-            .map(|(theirs, ours)| theirs.as_secs_f64() / ours.as_secs_f64())
-            .collect();
-        ratios.sort_by(f64::total_cmp);
-        let last = ratios.len() - 1;
-        let ratio = f64::midpoint(ratios[last / 2], ratios[ratios.len() / 2]);
+        let ratios = rounds.map(|(theirs, ours)| theirs.as_secs_f64() / ours.as_secs_f64());
+        let ratios = Spread::of(ratios.collect());
         let per_second =
             |times: &[Duration]| self.rows / times.iter().sum::<Duration>().as_secs_f64();
         format!(
-            "{:<34} {:>8.2} {:>8.2} {:>6.2} {:>6.2} {:>11.0} {:>11.0}  {}",
+            "{:<34} {:>8.2} {ratios} {:>11.0} {:>11.0}  {}",
             self.name,
             self.ratio_min,
-            ratio,
-            ratios[0],
-            ratios[last],
             per_second(&self.theirs),
             per_second(&self.ours),
-            kept(ratio >= self.ratio_min),
+            kept(ratios.median >= self.ratio_min),
         )
     }
 }
 
-/// The table's head: the median of the rounds' ratios, their spread, and rows a second over all rounds.
+/// What was measured over some rounds.
+pub(crate) struct Spread {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    /// Of one number for each round, of which there is at least one.
+    pub(crate) fn of(mut rounds: Vec<f64>) -> Self {
+        rounds.sort_by(f64::total_cmp);
+        let last = rounds.len() - 1;
+        Self {
+            median: f64::midpoint(rounds[last / 2], rounds[rounds.len() / 2]),
+            least: rounds[0],
+            most: rounds[last],
+        }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:>8.2} {:>6.2} {:>6.2}",
+            self.median, self.least, self.most
+        )
+    }
+}
+
+/// The table's head: the median over the rounds and their spread, and rows a second over all of them.
 pub(crate) fn header() -> String {
     format!(
         "{:<34} {:>8} {:>8} {:>6} {:>6} {:>11} {:>11}",
@@ -65,10 +89,16 @@ pub(crate) fn header() -> String {
 }
 
 /// A figure that has a most.
-pub(crate) fn at_most(name: &str, most: f64, measured: f64) -> String {
-    let kept = kept(measured <= most);
+pub(crate) fn at_most(name: &str, most: f64, measured: &Spread) -> String {
+    let kept = kept(measured.median <= most);
     let gap = "";
-    format!("{name:<34} {most:>8.2} {measured:>8.2} {gap:>37}  {kept}")
+    format!("{name:<34} {most:>8.2} {measured} {gap:>23}  {kept}")
+}
+
+/// A figure to hold another one against.
+pub(crate) fn noise(name: &str, measured: &Spread) -> String {
+    let gap = "";
+    format!("{name:<34} {gap:>8} {measured}")
 }
 
 fn kept(kept: bool) -> &'static str {

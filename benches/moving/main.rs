@@ -24,7 +24,7 @@ use fixture::{Proxy, World, WorldOptions};
 use serde_json::{Value, json};
 
 use bare::Bare;
-use figures::{Figure, header};
+use figures::{Figure, Spread, at_most, header};
 
 /// Rows without an argument.
 const ROWS: u64 = 50_000;
@@ -69,11 +69,11 @@ async fn main() {
 
     let backfill = measure(Work::Backfill, proxy, &bare, rows).await;
     let verify = measure(Work::Verify, proxy, &bare, rows).await;
-    let grown = resident_mib(proxy).await - memory;
+    let grown = Spread::of(vec![resident_mib(proxy).await - memory]);
     println!("{}\n{}\n{}", header(), backfill.line(), verify.line());
     println!(
         "{}",
-        figures::at_most("proxy's memory: growth in MiB", GROWTH_MIB_MAX, grown)
+        at_most("proxy's memory: growth in MiB", GROWTH_MIB_MAX, &grown)
     );
     println!("{}", callers::during_a_backfill(proxy).await);
 }
