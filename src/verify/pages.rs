@@ -256,18 +256,29 @@ impl Verify<'_> {
 
 impl Sides {
     /// Rows that were read; what is now known of both sides.
-    fn take_in(&mut self, pages: Pages) -> Result<Vec<Pair>, WalkError> {
+    fn take_in(&mut self, mut pages: Pages) -> Result<Vec<Pair>, WalkError> {
+        // Nearly always both sides go on alike: then rows in the same place are of the same key.
+        let places = pages.legacy.iter().zip(&pages.storage);
+        let alike = places.take_while(|(legacy, storage)| self.have_one_key(legacy, storage));
+        let alike = alike.count();
+        let (legacy, storage) = (
+            pages.legacy.split_off(alike),
+            pages.storage.split_off(alike),
+        );
+        let pairs = pages.legacy.into_iter().zip(pages.storage);
+        let mut pairs: Vec<Pair> = pairs
+            .map(|(legacy, storage)| Pair { legacy, storage })
+            .collect();
         let identity =
             |row: &Row| key_of(&self.table, row).map(|key| self.table.key_identity(&key));
-        let mut pairs = Vec::with_capacity(pages.legacy.len());
-        for legacy in pages.legacy {
+        for legacy in legacy {
             let identity = identity(&legacy)?;
             match self.only_storage.remove(&identity) {
                 Some(storage) => pairs.push(Pair { legacy, storage }),
                 None => drop(self.only_legacy.insert(identity, legacy)),
             }
         }
-        for storage in pages.storage {
+        for storage in storage {
             let identity = identity(&storage)?;
             match self.only_legacy.remove(&identity) {
                 Some(legacy) => pairs.push(Pair { legacy, storage }),
@@ -275,6 +286,15 @@ impl Sides {
             }
         }
         Ok(pairs)
+    }
+
+    /// Whether two rows spell the same key alike.
+    fn have_one_key(&self, legacy: &Row, storage: &Row) -> bool {
+        let mut columns = self.table.key_columns();
+        columns.all(|column| {
+            let key = legacy.get(&column.name);
+            key.is_some() && key == storage.get(&column.name)
+        })
     }
 }
 
