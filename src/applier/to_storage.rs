@@ -86,7 +86,7 @@ impl Applier {
         let options = self.claim_options(Direction::ToStorage);
         let (mut tried, mut paid) = (0, 0);
         loop {
-            match journal::claim_parked(self.legacy.db(), &options).await {
+            match journal::claim_parked(self.legacy.db(), &options, &self.low_water).await {
                 Ok(Some(claim)) => {
                     let (round, settled) = self.pay_claim(&claim, true).await;
                     tried += claim.entries.len();
