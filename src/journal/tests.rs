@@ -228,9 +228,9 @@ async fn what_was_foretold_is_the_answer_only_of_what_took_effect() {
         assert!(bench.open(&removal).await);
         widen(&bench.db, &removal, 1, Some("[7]")).await.unwrap();
         let mut tx = bench.db.begin().await.unwrap();
-        settle_intent(&mut tx, removal.token, removal.op_id, state, None)
-            .await
-            .unwrap();
+        let keys = &removal.keys;
+        let settled = settle_intent(&mut tx, removal.token, keys, removal.op_id, state, None);
+        assert!(settled.await.unwrap());
         tx.commit().await.unwrap();
         let record = recorded(&bench.db, removal.op_id).await.unwrap();
         assert_eq!(record.expect("a record").reply.as_deref(), reply);
