@@ -34,7 +34,7 @@ impl Applier {
     /// All parked entries at once: removed and put again in one transaction.
     pub(super) async fn break_cycle(&self) -> Round {
         let options = self.claim_options(Direction::ToStorage);
-        let claim = match journal::claim_parked(self.legacy.db(), &options).await {
+        let claim = match journal::claim_parked(self.legacy.db(), &options, None).await {
             Ok(Some(claim)) => claim,
             Ok(None) => return Round::Idle,
             Err(fault) => return self.trouble("claiming parked entries", &fault),

@@ -135,7 +135,7 @@ impl Applier {
         };
         let mut wait = poll;
         while !shutdown.is_cancelled() {
-            match self.round(worker).await {
+            match self.round(worker, &shutdown).await {
                 Round::Paid => {
                     wait = poll;
                     continue;
@@ -152,7 +152,7 @@ impl Applier {
     }
 
     /// One look at the journal. Parked entries and intents are the first worker's.
-    async fn round(&self, worker: usize) -> Round {
+    async fn round(&self, worker: usize, shutdown: &CancellationToken) -> Round {
         let first = worker == 0;
         let snapshot = self.control.snapshot();
         if snapshot.phase == Phase::Recovering {
@@ -162,14 +162,14 @@ impl Applier {
         match snapshot.stage {
             Stage::Off | Stage::Complete => Round::Idle,
             Stage::DualWrite | Stage::Shadow => match self.pay_storage().await {
-                Round::Idle if first => self.pay_parked().await,
+                Round::Idle if first => self.pay_parked(shutdown).await,
                 round => round,
             },
             Stage::Live => match (self.pay_legacy().await, first) {
                 (round, false) => round,
                 (round, true) => round
                     .and(self.resolve_intents().await)
-                    .and(self.pay_given_back().await),
+                    .and(self.pay_given_back(shutdown).await),
             },
             Stage::RampDown => match (self.pay_legacy().await, first) {
                 (round, false) => round,
@@ -179,9 +179,9 @@ impl Applier {
     }
 
     /// What legacy refused in `live`: storage gets legacy's rows back (P13).
-    async fn pay_given_back(&self) -> Round {
+    async fn pay_given_back(&self, shutdown: &CancellationToken) -> Round {
         match self.pay_storage().await {
-            Round::Idle => self.pay_parked().await,
+            Round::Idle => self.pay_parked(shutdown).await,
             round => round,
         }
     }

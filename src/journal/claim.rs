@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::candidates::candidates;
+use super::candidates::{Which, candidates};
 use super::departures::last_departure;
 use super::stripes::{json_list, lock, seq_is_in, seq_list};
 use super::{Claimed, Departure, Direction, Parked};
@@ -37,6 +37,8 @@ pub struct ClaimOptions {
 pub struct Claim {
     /// Proves ownership when settling.
     pub token: Token,
+    /// Unix microseconds, by the database's clock: when it was made.
+    pub made_us: i64,
     /// Unix microseconds: requests under this claim must not commit later.
     pub deadline_us: i64,
     /// The epoch the claim was made under.
@@ -75,19 +77,27 @@ struct Choice {
 /// # Errors
 /// See [`Fault`]; nothing is claimed then.
 pub async fn claim(db: &Db, options: &ClaimOptions) -> Result<Option<Claim>, Fault> {
-    claim_where(db, options, "j.parked IS NULL").await
+    claim_where(db, options, Which::Unparked).await
 }
 
-/// Claims entries that a constraint parked, to try them again with the current row (P13).
+/// Claims entries that a constraint parked, to try them again with the current row (P13): of those whose rest is
+/// over, those whose rest was over at `rested_us`, where that is given.
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn claim_parked(db: &Db, options: &ClaimOptions) -> Result<Option<Claim>, Fault> {
-    let parked = format!("j.parked = '{}'", Parked::Constraint.as_str());
-    claim_where(db, options, &parked).await
+pub async fn claim_parked(
+    db: &Db,
+    options: &ClaimOptions,
+    rested_us: Option<i64>,
+) -> Result<Option<Claim>, Fault> {
+    claim_where(db, options, Which::Parked { rested_us }).await
 }
 
-async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Option<Claim>, Fault> {
+async fn claim_where(
+    db: &Db,
+    options: &ClaimOptions,
+    which: Which,
+) -> Result<Option<Claim>, Fault> {
     let heads = candidates(db, options, which).await?;
     if heads.is_empty() {
         return Ok(None);
@@ -134,6 +144,7 @@ async fn claim_where(db: &Db, options: &ClaimOptions, which: &str) -> Result<Opt
     tx.commit().await?;
     Ok(Some(Claim {
         token,
+        made_us: now_us,
         deadline_us,
         epoch,
         departure,

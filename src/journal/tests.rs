@@ -35,6 +35,22 @@ impl Bench {
         }
     }
 
+    async fn owe(&self, id: u32) {
+        let mut tx = self.db.begin().await.unwrap();
+        let (table, key) = row("rows", id);
+        let keys = [key];
+        let copies = Copies {
+            direction: Direction::ToStorage,
+            table: &table,
+            keys: &keys,
+            op_id: None,
+            left: Left::No,
+            noted: None,
+        };
+        append_copies(&mut tx, copies).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     async fn before(&self, intent: &Intent, table: &str) -> Ahead {
         let before = pointing_before(&self.db, intent.token, &[table]).await;
         before.unwrap()
@@ -208,27 +224,12 @@ async fn what_was_foretold_is_the_answer_only_of_what_took_effect() {
 async fn what_stands_behind_a_quarantined_entry_waits_for_that_and_a_later_write_lets_it_be_tried_again()
  {
     let bench = Bench::new().await;
-    let owe = async |id: u32| {
-        let mut tx = bench.db.begin().await.unwrap();
-        let (table, key) = row("rows", id);
-        let keys = [key];
-        let copies = Copies {
-            direction: Direction::ToStorage,
-            table: &table,
-            keys: &keys,
-            op_id: None,
-            left: Left::No,
-            noted: None,
-        };
-        append_copies(&mut tx, copies).await.unwrap();
-        tx.commit().await.unwrap();
-    };
-    owe(1).await;
+    bench.owe(1).await;
     let park = "UPDATE cutover.journal SET parked = 'quarantined'";
     bench.db.control(park, vec![]).await.unwrap();
     assert_eq!(retry_written_again(&bench.db).await.unwrap(), 0);
-    owe(1).await;
-    owe(2).await;
+    bench.owe(1).await;
+    bench.owe(2).await;
     let stands = payable(&bench.db, Direction::ToStorage).await.unwrap();
     assert_eq!((stands.open, stands.parked), (1, 0));
     let last = last_seq(&bench.db).await.unwrap();
@@ -238,6 +239,38 @@ async fn what_stands_behind_a_quarantined_entry_waits_for_that_and_a_later_write
     assert_eq!(retry_written_again(&bench.db).await.unwrap(), 1);
     let stands = payable(&bench.db, Direction::ToStorage).await.unwrap();
     assert_eq!(stands.open, 3);
+}
+
+#[tokio::test]
+async fn a_round_over_parked_entries_meets_none_twice_though_it_has_rested_again() {
+    let bench = Bench::new().await;
+    for id in [1, 2] {
+        bench.owe(id).await;
+    }
+    let park = "UPDATE cutover.journal SET parked = 'constraint'";
+    bench.db.control(park, vec![]).await.unwrap();
+    let one_at_a_time = ClaimOptions {
+        direction: Direction::ToStorage,
+        batch_max: 1,
+        lease: Duration::from_secs(5),
+        clock_skew_max: Duration::ZERO,
+        epoch_min: Epoch(7),
+    };
+    let (mut met, mut begun_us) = (Vec::new(), None);
+    while let Some(claim) = claim_parked(&bench.db, &one_at_a_time, begun_us)
+        .await
+        .unwrap()
+    {
+        begun_us.get_or_insert(claim.made_us);
+        let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
+        let rest = Duration::from_micros(1);
+        claim
+            .release(&bench.db, &seqs, rest, Some(Parked::Constraint))
+            .await
+            .unwrap();
+        met.extend(claim.entries.into_iter().map(|entry| entry.key.0));
+    }
+    assert_eq!(met, ["[1]", "[2]"]);
 }
 
 #[tokio::test]
