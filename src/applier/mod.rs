@@ -21,7 +21,7 @@ use batch::BatchSize;
 
 use crate::control::{Control, Phase};
 use crate::drift::Drift;
-use crate::journal::{self, Claim, ClaimOptions, Direction};
+use crate::journal::{self, Claim, ClaimOptions, Direction, LowWater};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::Parts;
@@ -68,6 +68,7 @@ pub struct Applier {
     batch: BatchSize,
     /// Claims are made one after another: two at once would choose the same entries, and one of them in vain.
     claiming: Mutex<()>,
+    low_water: LowWater,
     owed: Arc<Notify>,
 }
 
@@ -113,6 +114,7 @@ impl Applier {
             owed: parts.owed,
             batch: BatchSize::new(options.batch_max),
             claiming: Mutex::new(()),
+            low_water: LowWater::default(),
             options,
         })
     }
@@ -189,7 +191,18 @@ impl Applier {
     /// Claims entries whose turn it is.
     async fn claim(&self, direction: Direction) -> Result<Option<Claim>, Fault> {
         let _one_at_a_time = self.claiming.lock().await;
-        journal::claim(self.legacy.db(), &self.claim_options(direction)).await
+        journal::claim(
+            self.legacy.db(),
+            &self.claim_options(direction),
+            &self.low_water,
+        )
+        .await
+    }
+
+    /// Claims parked entries: those that had rested by then, where it is given.
+    async fn claim_parked(&self, rested_us: Option<i64>) -> Result<Option<Claim>, Fault> {
+        let options = self.claim_options(Direction::ToStorage);
+        journal::claim_parked(self.legacy.db(), &options, &self.low_water, rested_us).await
     }
 
     fn claim_options(&self, direction: Direction) -> ClaimOptions {

@@ -105,9 +105,13 @@ impl Applier {
     pub(super) async fn resolve_intents(&self) -> Round {
         let mut round = Round::Idle;
         loop {
-            let claimed =
-                journal::claim_intents(self.legacy.db(), self.lease(), self.options.clock_skew_max)
-                    .await;
+            let claimed = journal::claim_intents(
+                self.legacy.db(),
+                self.lease(),
+                self.options.clock_skew_max,
+                &self.low_water,
+            )
+            .await;
             let intent = match claimed {
                 Ok(Some(intent)) => intent,
                 Ok(None) => return round,

@@ -86,13 +86,12 @@ impl Applier {
     /// stand in each other's way (or nothing will ever help): a cycle is removed and put again in one transaction
     /// where the service can, else it is quarantined.
     pub(super) async fn pay_parked(&self, shutdown: &CancellationToken) -> Round {
-        let options = self.claim_options(Direction::ToStorage);
         let (mut tried, mut paid, mut begun_us) = (0, 0, None);
         loop {
             if shutdown.is_cancelled() {
                 return Round::Idle;
             }
-            match journal::claim_parked(self.legacy.db(), &options, begun_us).await {
+            match self.claim_parked(begun_us).await {
                 Ok(Some(claim)) => {
                     begun_us.get_or_insert(claim.made_us);
                     let (round, settled) = self.pay_claim(&claim, true).await;

@@ -1,12 +1,21 @@
 //! Where a claim begins to look.
 
+use std::time::Instant;
+
 use super::claim::micros;
+use super::low_water::LowWater;
 use super::{ClaimOptions, Parked};
 use crate::contract::Key;
-use crate::sql::{Arg, Db, Fault};
+use crate::sql::{Arg, Db, Fault, Record};
 
 /// Entries among which a claim looks first: more than workers have under way, unless they are very many.
-const OLDEST: usize = 2_000;
+const OLDEST: i64 = 2_000;
+
+/// The condition that an entry (`j`) could be paid now.
+const IS_DUE: &str = "j.direction = $1 AND j.kind = 'copy' \
+     AND j.generation = (SELECT generation FROM cutover.state) \
+     AND j.not_before_us <= cutover.now_us() AND j.not_before_us <= $4 \
+     AND (j.token IS NULL OR j.deadline_us + $2 < cutover.now_us())";
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -28,53 +37,104 @@ pub(super) async fn candidates(
     db: &Db,
     options: &ClaimOptions,
     which: Which,
+    low_water: &LowWater,
 ) -> Result<Vec<(String, Key)>, Fault> {
-    let oldest = format!("(SELECT * FROM cutover.journal ORDER BY seq LIMIT {OLDEST})");
-    let found = candidates_of(db, options, which, &oldest).await?;
-    if !found.is_empty() {
-        return Ok(found);
+    let look = low_water.begin(options.epoch_min, Instant::now());
+    let oldest = among_oldest(db, options, which, look.from).await?;
+    low_water.end(look, oldest.first, Instant::now());
+    if oldest.keys.is_empty() && oldest.entries >= OLDEST {
+        return among_all(db, options, which).await;
     }
-    candidates_of(db, options, which, "cutover.journal").await
+    Ok(oldest.keys)
 }
 
-async fn candidates_of(
+/// What the oldest open entries are.
+struct Oldest {
+    /// How many were looked at.
+    entries: i64,
+    /// The first of them.
+    first: Option<i64>,
+    /// Keys that could be paid.
+    keys: Vec<(String, Key)>,
+}
+
+/// Each entry is looked at once, so what is gone and not yet vacuumed is stepped over once, and not for every key.
+async fn among_oldest(
     db: &Db,
     options: &ClaimOptions,
     which: Which,
-    entries: &str,
-) -> Result<Vec<(String, Key)>, Fault> {
-    let (parked, rested_us) = which.condition();
+    from: i64,
+) -> Result<Oldest, Fault> {
+    let parked = which.condition();
     let sql = format!(
-        "SELECT j.tbl, j.key FROM {entries} AS j \
-         WHERE j.direction = $1 AND j.kind = 'copy' AND {parked} \
-         AND j.generation = (SELECT generation FROM cutover.state) \
-         AND j.not_before_us <= cutover.now_us() AND j.not_before_us <= $4 \
-         AND (j.token IS NULL OR j.deadline_us + $2 < cutover.now_us()) \
+        "WITH oldest AS (SELECT j.*, row_number() OVER (PARTITION BY generation, tbl, key ORDER BY seq) AS place \
+         FROM (SELECT * FROM cutover.journal WHERE seq >= $5 ORDER BY seq LIMIT {OLDEST}) AS j) \
+         SELECT o.entries, o.first, k.tbl, k.key \
+         FROM (SELECT count(*) AS entries, min(seq) AS first FROM oldest) AS o \
+         LEFT JOIN (SELECT j.seq, j.tbl, j.key FROM oldest AS j \
+             WHERE {IS_DUE} AND {parked} AND j.place = 1 ORDER BY j.seq LIMIT $3) AS k ON true \
+         ORDER BY k.seq"
+    );
+    let mut args = args(options, which);
+    args.push(from.into());
+    let rows = db.control(&sql, args).await?;
+    let head = rows
+        .first()
+        .ok_or_else(|| Fault::Unexpected("a count without a row".to_owned()))?;
+    let (entries, first) = (head.some_int(0)?, head.int(1)?);
+    let named = rows.iter().filter(|row| !matches!(row.text(2), Ok(None)));
+    let keys = named.map(|row| key_at(row, 2)).collect::<Result<_, _>>()?;
+    Ok(Oldest {
+        entries,
+        first,
+        keys,
+    })
+}
+
+async fn among_all(
+    db: &Db,
+    options: &ClaimOptions,
+    which: Which,
+) -> Result<Vec<(String, Key)>, Fault> {
+    let parked = which.condition();
+    let sql = format!(
+        "SELECT j.tbl, j.key FROM cutover.journal AS j WHERE {IS_DUE} AND {parked} \
          AND NOT EXISTS (SELECT 1 FROM cutover.journal o \
              WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.generation = j.generation \
              LIMIT 1 OFFSET 0) ORDER BY j.seq LIMIT $3"
     );
-    let args = vec![
-        options.direction.as_str().into(),
-        micros(options.clock_skew_max).into(),
-        Arg::Int(i64::try_from(options.batch_max).ok()),
-        rested_us.into(),
-    ];
-    let rows = db.control(&sql, args).await?;
-    rows.iter()
-        .map(|row| Ok((row.some_text(0)?, Key(row.some_text(1)?))))
-        .collect()
+    let rows = db.control(&sql, args(options, which)).await?;
+    rows.iter().map(|row| key_at(row, 0)).collect()
 }
 
 impl Which {
-    /// The condition on an entry `j`, and until when it must have rested at the latest.
-    fn condition(self) -> (String, i64) {
+    /// The condition on an entry `j`.
+    fn condition(self) -> String {
         match self {
-            Self::Unparked => ("j.parked IS NULL".to_owned(), i64::MAX),
-            Self::Parked { rested_us } => (
-                format!("j.parked = '{}'", Parked::Constraint.as_str()),
-                rested_us.unwrap_or(i64::MAX),
-            ),
+            Self::Unparked => "j.parked IS NULL".to_owned(),
+            Self::Parked { .. } => format!("j.parked = '{}'", Parked::Constraint.as_str()),
         }
     }
+
+    /// By when it must have rested long enough.
+    fn rested_us(self) -> i64 {
+        match self {
+            Self::Unparked => None,
+            Self::Parked { rested_us } => rested_us,
+        }
+        .unwrap_or(i64::MAX)
+    }
+}
+
+fn args(options: &ClaimOptions, which: Which) -> Vec<Arg> {
+    vec![
+        options.direction.as_str().into(),
+        micros(options.clock_skew_max).into(),
+        Arg::Int(i64::try_from(options.batch_max).ok()),
+        which.rested_us().into(),
+    ]
+}
+
+fn key_at(row: &Record, index: usize) -> Result<(String, Key), Fault> {
+    Ok((row.some_text(index)?, Key(row.some_text(index + 1)?)))
 }

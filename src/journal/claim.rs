@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::candidates::{Which, candidates};
 use super::departures::last_departure;
+use super::low_water::LowWater;
 use super::stripes::{json_list, lock, seq_is_in, seq_list};
 use super::{Claimed, Departure, Direction, Parked};
 use crate::contract::{Epoch, Key, OpId, Token};
@@ -76,8 +77,12 @@ struct Choice {
 ///
 /// # Errors
 /// See [`Fault`]; nothing is claimed then.
-pub async fn claim(db: &Db, options: &ClaimOptions) -> Result<Option<Claim>, Fault> {
-    claim_where(db, options, Which::Unparked).await
+pub async fn claim(
+    db: &Db,
+    options: &ClaimOptions,
+    low_water: &LowWater,
+) -> Result<Option<Claim>, Fault> {
+    claim_where(db, options, Which::Unparked, low_water).await
 }
 
 /// Claims entries that a constraint parked, to try them again with the current row (P13): of those whose rest is
@@ -88,17 +93,19 @@ pub async fn claim(db: &Db, options: &ClaimOptions) -> Result<Option<Claim>, Fau
 pub async fn claim_parked(
     db: &Db,
     options: &ClaimOptions,
+    low_water: &LowWater,
     rested_us: Option<i64>,
 ) -> Result<Option<Claim>, Fault> {
-    claim_where(db, options, Which::Parked { rested_us }).await
+    claim_where(db, options, Which::Parked { rested_us }, low_water).await
 }
 
 async fn claim_where(
     db: &Db,
     options: &ClaimOptions,
     which: Which,
+    low_water: &LowWater,
 ) -> Result<Option<Claim>, Fault> {
-    let heads = candidates(db, options, which).await?;
+    let heads = candidates(db, options, which, low_water).await?;
     if heads.is_empty() {
         return Ok(None);
     }
@@ -191,7 +198,7 @@ async fn open_entries(
 
 /// The entries of table `$2` with the keys `$1`, each looked up by the index. Left to itself, PostgreSQL reads the
 /// whole journal instead: it grows and shrinks faster than its statistics follow.
-fn entries_of_keys(dialect: Dialect) -> &'static str {
+pub(super) fn entries_of_keys(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Postgres => {
             "cutover.each($1) AS k CROSS JOIN LATERAL \

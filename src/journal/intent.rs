@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use super::bonds::{Bonds, is_leaving};
-use super::claim::{micros, now, uuid_at};
+use super::claim::{entries_of_keys, micros, now, uuid_at};
 use super::gate::commit_under;
 use super::operation::open_record;
-use super::stripes::{json_list, name_of};
+use super::stripes::json_list;
 use super::{Operation, OperationState, Parked, record_state};
 use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
 use crate::sql::{Db, Dialect, Fault, Tx};
@@ -117,20 +117,18 @@ pub(super) async fn insert(
 
 /// Whether any open entry, `copy` and repair included, holds one of these keys (P4).
 pub(super) async fn is_held(tx: &mut Tx, keys: &[(String, Key)]) -> Result<bool, Fault> {
-    let texts: Vec<&str> = keys.iter().map(|(_, key)| key.0.as_str()).collect();
-    let names: Vec<String> = keys
-        .iter()
-        .map(|(table, key)| name_of(table, key))
-        .collect();
-    let rows = tx
-        .control(
-            "SELECT 1 FROM cutover.journal WHERE key IN (SELECT e.value FROM cutover.each($1) AS e) \
-             AND (tbl || key) IN (SELECT e.value FROM cutover.each($2) AS e) \
-             AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
-            vec![json_list(&texts), json_list(&names)],
-        )
-        .await?;
-    Ok(!rows.is_empty())
+    let sql = format!(
+        "SELECT 1 FROM {} WHERE j.generation = (SELECT generation FROM cutover.state) LIMIT 1",
+        entries_of_keys(tx.dialect())
+    );
+    for run in keys.chunk_by(|a, b| a.0 == b.0) {
+        let texts: Vec<&str> = run.iter().map(|(_, key)| key.0.as_str()).collect();
+        let args = vec![json_list(&texts), run[0].0.as_str().into()];
+        if !tx.control(&sql, args).await?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the intent is still open, an intent, and this token's. Locks its rows until the end of `tx`.

@@ -20,6 +20,7 @@ mod extend;
 mod gate;
 mod give_back;
 mod intent;
+mod low_water;
 mod operation;
 mod stats;
 mod stripes;
@@ -39,6 +40,7 @@ pub use entry::{Claimed, Departure, Direction, Left, Parked};
 pub use gate::{GATE_LOCK, commit_under, gate, gate_in_pg_locks};
 pub use give_back::{Beside, GiveBack, give_back, is_given_back, open_beside};
 pub use intent::{Intent, Opened, distrust, drop_intent, open_intent, settle_intent};
+pub use low_water::LowWater;
 pub use operation::{
     Operation, OperationState, forget_settled, record_done, record_state, recorded,
 };

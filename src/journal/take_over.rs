@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Parked;
 use super::claim::{epoch_and_generation, micros, uuid_at};
+use super::low_water::LowWater;
 use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
 use crate::sql::{Db, Fault};
 
@@ -33,17 +34,23 @@ pub async fn claim_intents(
     db: &Db,
     lease: Duration,
     clock_skew_max: Duration,
+    low_water: &LowWater,
 ) -> Result<Option<ClaimedIntent>, Fault> {
     let mut tx = db.begin().await?;
     let (epoch, _) = epoch_and_generation(&mut tx).await?;
+    let Some(from) = low_water.first_open(&mut tx, epoch).await? else {
+        return Ok(None);
+    };
     let found = tx
         .control(
             "SELECT op_id::text, attempt_id::text, token::text, deadline_us FROM cutover.journal \
-             WHERE kind = 'intent' AND deadline_us + $1 < cutover.now_us() AND coalesce(parked, '') <> $2 \
+             WHERE seq >= $3 AND kind = 'intent' AND deadline_us + $1 < cutover.now_us() \
+             AND coalesce(parked, '') <> $2 \
              ORDER BY seq LIMIT 1 FOR UPDATE SKIP LOCKED",
             vec![
                 micros(clock_skew_max).into(),
                 Parked::Mismatched.as_str().into(),
+                from.into(),
             ],
         )
         .await?;

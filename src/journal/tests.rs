@@ -35,22 +35,6 @@ impl Bench {
         }
     }
 
-    async fn owe(&self, id: u32) {
-        let mut tx = self.db.begin().await.unwrap();
-        let (table, key) = row("rows", id);
-        let keys = [key];
-        let copies = Copies {
-            direction: Direction::ToStorage,
-            table: &table,
-            keys: &keys,
-            op_id: None,
-            left: Left::No,
-            noted: None,
-        };
-        append_copies(&mut tx, copies).await.unwrap();
-        tx.commit().await.unwrap();
-    }
-
     async fn before(&self, intent: &Intent, table: &str) -> Ahead {
         let before = pointing_before(&self.db, intent.token, &[table]).await;
         before.unwrap()
@@ -68,11 +52,47 @@ impl Bench {
     }
 }
 
+impl Bench {
+    async fn owe(&self, id: u32) {
+        let mut tx = self.db.begin().await.unwrap();
+        let (table, key) = row("rows", id);
+        let keys = [key];
+        let copies = Copies {
+            direction: Direction::ToStorage,
+            table: &table,
+            keys: &keys,
+            op_id: None,
+            left: Left::No,
+            noted: None,
+        };
+        append_copies(&mut tx, copies).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// The keys that a claim under this epoch takes.
+    async fn claim(&self, epoch: Epoch, low_water: &LowWater) -> Vec<Key> {
+        let options = claiming(epoch);
+        let claim = claim(&self.db, &options, low_water).await.unwrap();
+        let entries = claim.into_iter().flat_map(|claim| claim.entries);
+        entries.map(|entry| entry.key).collect()
+    }
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
         for end in ["", "-wal", "-shm"] {
             std::fs::remove_file(format!("{}{end}", self.path.display())).ok();
         }
+    }
+}
+
+fn claiming(epoch: Epoch) -> ClaimOptions {
+    ClaimOptions {
+        direction: Direction::ToStorage,
+        batch_max: 10,
+        lease: Duration::from_secs(5),
+        clock_skew_max: Duration::ZERO,
+        epoch_min: epoch,
     }
 }
 
@@ -192,7 +212,8 @@ async fn an_intent_that_was_taken_over_is_not_widened_and_is_resolved_with_what_
     let taken = bench.take(&mut removal, row("children", 1)).await;
     assert!(matches!(taken, Widened::Until(_)));
     tokio::time::sleep(Duration::from_millis(5)).await;
-    let over = claim_intents(&bench.db, Duration::from_secs(5), Duration::ZERO).await;
+    let lease = Duration::from_secs(5);
+    let over = claim_intents(&bench.db, lease, Duration::ZERO, &LowWater::default()).await;
     let over = over.unwrap().expect("its time is over");
     assert_eq!(over.keys.len(), 2);
     let taken = bench.take(&mut removal, row("children", 2)).await;
@@ -242,6 +263,47 @@ async fn what_stands_behind_a_quarantined_entry_waits_for_that_and_a_later_write
 }
 
 #[tokio::test]
+async fn a_claim_takes_one_entry_of_each_key_and_only_what_is_not_taken() {
+    let bench = Bench::new().await;
+    for id in [1, 2, 1, 3] {
+        bench.owe(id).await;
+    }
+    let low_water = LowWater::default();
+    let mut taken = bench.claim(Epoch(7), &low_water).await;
+    taken.sort();
+    assert_eq!(taken, [1, 2, 3].map(|id| row("rows", id).1));
+    bench.owe(1).await;
+    bench.owe(4).await;
+    let taken = bench.claim(Epoch(7), &low_water).await;
+    assert_eq!(taken, [row("rows", 4).1]);
+}
+
+#[tokio::test]
+async fn an_entry_that_turned_up_below_the_mark_is_found_by_the_first_claim_of_the_next_epoch() {
+    let bench = Bench::new().await;
+    let low_water = LowWater::default();
+    let place = async |id: u32, seq: i64| {
+        bench.owe(id).await;
+        let place = "UPDATE cutover.journal SET seq = $1 WHERE seq = (SELECT max(seq) FROM cutover.journal)";
+        bench.db.control(place, vec![seq.into()]).await.unwrap();
+    };
+    place(1, 50_000).await;
+    assert_eq!(bench.claim(Epoch(7), &low_water).await.len(), 1);
+    bench.owe(2).await;
+    place(3, 60_000).await;
+    let moved = "UPDATE cutover.journal SET seq = 10 WHERE seq = 50001";
+    bench.db.control(moved, vec![]).await.unwrap();
+    assert_eq!(
+        bench.claim(Epoch(7), &low_water).await,
+        [row("rows", 3).1],
+        "its number is far below what was open"
+    );
+    let next = "UPDATE cutover.state SET epoch = 8";
+    bench.db.control(next, vec![]).await.unwrap();
+    assert_eq!(bench.claim(Epoch(8), &low_water).await, [row("rows", 2).1]);
+}
+
+#[tokio::test]
 async fn a_round_over_parked_entries_meets_none_twice_though_it_has_rested_again() {
     let bench = Bench::new().await;
     for id in [1, 2] {
@@ -249,15 +311,13 @@ async fn a_round_over_parked_entries_meets_none_twice_though_it_has_rested_again
     }
     let park = "UPDATE cutover.journal SET parked = 'constraint'";
     bench.db.control(park, vec![]).await.unwrap();
+    let low_water = LowWater::default();
     let one_at_a_time = ClaimOptions {
-        direction: Direction::ToStorage,
         batch_max: 1,
-        lease: Duration::from_secs(5),
-        clock_skew_max: Duration::ZERO,
-        epoch_min: Epoch(7),
+        ..claiming(Epoch(7))
     };
     let (mut met, mut begun_us) = (Vec::new(), None);
-    while let Some(claim) = claim_parked(&bench.db, &one_at_a_time, begun_us)
+    while let Some(claim) = claim_parked(&bench.db, &one_at_a_time, &low_water, begun_us)
         .await
         .unwrap()
     {
