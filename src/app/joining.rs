@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::AppError;
-use super::build::table_specs;
+use super::options::table_specs;
 use crate::config::Config;
 use crate::contract::Epoch;
 use crate::control::{Control, Newcomer};

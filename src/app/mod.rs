@@ -10,6 +10,7 @@ mod evidence;
 mod gauges;
 mod joining;
 mod offline;
+mod options;
 mod reload;
 mod schemas;
 mod storage_service;

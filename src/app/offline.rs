@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::AppError;
-use super::build::{COMPONENTS, pool_options, table_specs};
+use super::build::COMPONENTS;
+use super::options::{pool_options, table_specs};
 use crate::config::Config;
 use crate::contract::Epoch;
 use crate::control::{Control, ControlOptions, GateHolder, TransitionKind, TransitionRequest};

@@ -12,7 +12,7 @@ use super::to_storage::{PARKED_DELAY, Reaction, SCHEMA_DELAY, react};
 use super::{Applier, Round};
 use crate::backfill;
 use crate::contract::Key;
-use crate::journal::{self, Claim, Claimed, Direction, Parked};
+use crate::journal::{Claim, Claimed, Direction, Parked};
 use crate::sql::Fault;
 
 /// Rows that a cycle may take along; a larger one is a person's to solve.
@@ -33,8 +33,7 @@ enum Along {
 impl Applier {
     /// All parked entries at once: removed and put again in one transaction.
     pub(super) async fn break_cycle(&self) -> Round {
-        let options = self.claim_options(Direction::ToStorage);
-        let claim = match journal::claim_parked(self.legacy.db(), &options, &self.low_water).await {
+        let claim = match self.claim_parked(None).await {
             Ok(Some(claim)) => claim,
             Ok(None) => return Round::Idle,
             Err(fault) => return self.trouble("claiming parked entries", &fault),

@@ -137,7 +137,7 @@ impl Applier {
         };
         let mut wait = poll;
         while !shutdown.is_cancelled() {
-            match self.round(worker).await {
+            match self.round(worker, &shutdown).await {
                 Round::Paid => {
                     wait = poll;
                     continue;
@@ -154,7 +154,7 @@ impl Applier {
     }
 
     /// One look at the journal. Parked entries and intents are the first worker's.
-    async fn round(&self, worker: usize) -> Round {
+    async fn round(&self, worker: usize, shutdown: &CancellationToken) -> Round {
         let first = worker == 0;
         let snapshot = self.control.snapshot();
         if snapshot.phase == Phase::Recovering {
@@ -164,14 +164,14 @@ impl Applier {
         match snapshot.stage {
             Stage::Off | Stage::Complete => Round::Idle,
             Stage::DualWrite | Stage::Shadow => match self.pay_storage().await {
-                Round::Idle if first => self.pay_parked().await,
+                Round::Idle if first => self.pay_parked(shutdown).await,
                 round => round,
             },
             Stage::Live => match (self.pay_legacy().await, first) {
                 (round, false) => round,
                 (round, true) => round
                     .and(self.resolve_intents().await)
-                    .and(self.pay_given_back().await),
+                    .and(self.pay_given_back(shutdown).await),
             },
             Stage::RampDown => match (self.pay_legacy().await, first) {
                 (round, false) => round,
@@ -181,9 +181,9 @@ impl Applier {
     }
 
     /// What legacy refused in `live`: storage gets legacy's rows back (P13).
-    async fn pay_given_back(&self) -> Round {
+    async fn pay_given_back(&self, shutdown: &CancellationToken) -> Round {
         match self.pay_storage().await {
-            Round::Idle => self.pay_parked().await,
+            Round::Idle => self.pay_parked(shutdown).await,
             round => round,
         }
     }
@@ -197,6 +197,12 @@ impl Applier {
             &self.low_water,
         )
         .await
+    }
+
+    /// Claims parked entries: those that had rested by then, where it is given.
+    async fn claim_parked(&self, rested_us: Option<i64>) -> Result<Option<Claim>, Fault> {
+        let options = self.claim_options(Direction::ToStorage);
+        journal::claim_parked(self.legacy.db(), &options, &self.low_water, rested_us).await
     }
 
     fn claim_options(&self, direction: Direction) -> ClaimOptions {

@@ -144,7 +144,7 @@ impl Applier {
         };
         let finish = Finish {
             token: intent.token,
-            keys: intent.keys.len(),
+            keys: &intent.keys,
             op_id: intent.op_id,
             state,
             reply: None,

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::batch::Batch;
 use super::{Applier, Round};
 use crate::compare::row_diff;
@@ -79,15 +81,19 @@ impl Applier {
         }
     }
 
-    /// Tries every parked entry once more with the current row. When a full round over all open entries
-    /// paid nothing, they stand in each other's way (or nothing will ever help): a cycle is removed and
-    /// put again in one transaction where the service can, else it is quarantined.
-    pub(super) async fn pay_parked(&self) -> Round {
-        let options = self.claim_options(Direction::ToStorage);
-        let (mut tried, mut paid) = (0, 0);
+    /// Tries every parked entry once more with the current row, and none twice: they may be so many that the first
+    /// has rested again before the last was tried. When a full round over all open entries paid nothing, they
+    /// stand in each other's way (or nothing will ever help): a cycle is removed and put again in one transaction
+    /// where the service can, else it is quarantined.
+    pub(super) async fn pay_parked(&self, shutdown: &CancellationToken) -> Round {
+        let (mut tried, mut paid, mut begun_us) = (0, 0, None);
         loop {
-            match journal::claim_parked(self.legacy.db(), &options, &self.low_water).await {
+            if shutdown.is_cancelled() {
+                return Round::Idle;
+            }
+            match self.claim_parked(begun_us).await {
                 Ok(Some(claim)) => {
+                    begun_us.get_or_insert(claim.made_us);
                     let (round, settled) = self.pay_claim(&claim, true).await;
                     tried += claim.entries.len();
                     paid += settled;

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use super::AdminArgs;
-use super::print::{items, shown};
+use super::print::blockers;
 use crate::tls::{HttpsConnector, Trust, TrustFiles, reason};
 
 /// Where start-up leaves the operator's token, relative to the working directory.
@@ -160,16 +160,6 @@ fn read(status: StatusCode, body: &[u8]) -> Option<Result<Value, ClientError>> {
     Some(Err(ClientError::Refused {
         code: error.get("code")?.as_str()?.to_owned(),
         message: error.get("message")?.as_str()?.to_owned(),
-        blockers: blockers(error),
+        blockers: blockers(error.pointer("/details/readiness")),
     }))
-}
-
-/// A line for each blocker that a refusal lists.
-fn blockers(error: &Value) -> Vec<String> {
-    let readiness = error.pointer("/details/readiness").unwrap_or(&Value::Null);
-    let line = |one: &Value| {
-        let (code, message) = (shown(one.get("code")), shown(one.get("message")));
-        format!("{code}: {message}")
-    };
-    items(readiness, "blockers").iter().map(line).collect()
 }

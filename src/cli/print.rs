@@ -100,6 +100,16 @@ pub(super) fn items<'a>(answer: &'a Value, member: &str) -> &'a [Value] {
         .map_or(&[], Vec::as_slice)
 }
 
+/// A line for each blocker of a list, or of the object that has one: code and what to do, or plain text.
+pub(super) fn blockers(readiness: Option<&Value>) -> Vec<String> {
+    let line = |blocker: &Value| match blocker.get("code") {
+        Some(code) => format!("{}: {}", shown(Some(code)), shown(blocker.get("message"))),
+        None => shown(Some(blocker)),
+    };
+    let blockers = readiness.map_or(&[][..], |list| items(list, "blockers"));
+    blockers.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::print::{Mood, items, paint, say, shown};
+use super::print::{Mood, blockers, paint, say, shown};
 use super::{AdminArgs, AdminClient, Failure};
 use crate::stage::Stage;
 
@@ -73,16 +73,14 @@ pub(super) fn say_arrival(answer: &Value) -> Result<(), Failure> {
 
 /// Whether the move is possible; exit code 1 while it is not.
 fn say_readiness(answer: &Value) -> Result<ExitCode, Failure> {
-    let readiness = answer.get("readiness").unwrap_or(answer);
-    let blockers = items(readiness, "blockers");
+    let blockers = blockers(answer.get("readiness").or(Some(answer)));
     if blockers.is_empty() {
         say(&paint("ready: nothing stands in the way", Mood::Good))?;
         return Ok(ExitCode::SUCCESS);
     }
     say(&paint("not ready:", Mood::Bad))?;
     for blocker in blockers {
-        let (code, message) = (shown(blocker.get("code")), shown(blocker.get("message")));
-        say(&format!("  {code}: {message}"))?;
+        say(&format!("  {blocker}"))?;
     }
     Ok(ExitCode::from(1))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::print::{Mood, items, paint, say, say_json, shown};
+use super::print::{Mood, blockers, items, paint, say, say_json, shown};
 use super::{AdminArgs, AdminClient, Failure};
 
 /// How often `--watch` looks.
@@ -317,14 +317,9 @@ impl Page {
         write!(self.text, "{name:<11} {value}").unwrap_or_default();
     }
 
-    /// Blockers: objects with code and message, or plain text.
-    fn list(&mut self, blockers: Option<&Value>) {
-        for blocker in blockers.map_or(&[][..], |list| items(list, "blockers")) {
-            let text = match blocker.get("code") {
-                Some(code) => format!("- {}: {}", shown(Some(code)), shown(blocker.get("message"))),
-                None => format!("- {}", shown(Some(blocker))),
-            };
-            self.line("", &text);
+    fn list(&mut self, list: Option<&Value>) {
+        for blocker in blockers(list) {
+            self.line("", &format!("- {blocker}"));
         }
     }
 }

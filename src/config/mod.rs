@@ -12,6 +12,7 @@ mod check;
 mod digest;
 mod duration;
 mod guard;
+mod hot;
 mod problem;
 mod raw;
 mod readiness;
@@ -29,12 +30,12 @@ pub use change_window::{ChangeWindow, NoWindow};
 pub use digest::Reload;
 pub use duration::parse as parse_duration;
 pub use guard::{Canary, FailureRate, Guard, Inconsistency, LatencyDelta, Unavailable};
+pub use hot::{Backfill, Compare, Hot, Limits, Log, Verify};
 pub use problem::{ConfigError, Problem};
 pub use readiness::Readiness;
 pub use sections::{
-    Admin, AmqpDoor, Applier, Backfill, Bypass, Compare, Control, Flag, Flip, Http, Journal,
-    Legacy, Limits, Log, Operations, Storage, TablePolicy, TlsFiles, Transport, Verify,
-    WithoutLease,
+    Admin, AmqpDoor, Applier, Bypass, Control, Flag, Flip, Http, Journal, Legacy, Operations,
+    Storage, TablePolicy, TlsFiles, Transport, WithoutLease,
 };
 pub use token::{Access, AdminToken, DoorToken, Role, TokenHash};
 
@@ -75,31 +76,6 @@ pub struct Config {
     pub tables: Vec<TablePolicy>,
     /// What a reload may change.
     pub hot: Hot,
-}
-
-/// The part that a reload changes while the proxy runs; meant for an `ArcSwap`.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Hot {
-    /// Comparing.
-    pub compare: Compare,
-    /// What has to be known before a stage is entered.
-    pub readiness: Readiness,
-    /// What storage is watched by.
-    pub guard: Guard,
-    /// Filling storage.
-    pub backfill: Backfill,
-    /// Comparing all rows.
-    pub verify: Verify,
-    /// Limits.
-    pub limits: Limits,
-    /// Logging.
-    pub log: Log,
-    /// `flag.pin`: the stage that overrides the control state.
-    pub pin: Option<crate::stage::Stage>,
-    /// Who may use the doors; empty means everyone.
-    pub http_tokens: Vec<DoorToken>,
-    /// Who may use the admin plane; empty means the token that start-up writes.
-    pub admin_tokens: Vec<AdminToken>,
 }
 
 impl Config {

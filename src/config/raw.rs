@@ -11,11 +11,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::duration;
 use super::guard::RawGuard;
+use super::hot::{Backfill, Compare, Limits, Log, Verify};
 use super::readiness::Readiness;
-use super::sections::{
-    Applier, Backfill, Bypass, Compare, Control, Flip, Journal, Limits, Log, Operations,
-    TablePolicy, TlsFiles, Verify,
-};
+use super::sections::{Applier, Bypass, Control, Flip, Journal, Operations, TablePolicy, TlsFiles};
 use super::token::{Access, Role};
 use crate::stage::Stage;
 

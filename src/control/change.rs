@@ -6,16 +6,15 @@
 
 use serde_json::{Value, json};
 
-use crate::clock::micros;
-use crate::contract::Epoch;
-
 use super::convert::Conversion;
 use super::freeze::{self, FreezeWish};
+use super::moves::{self, refuses_bypass};
 use super::options::ControlOptions;
-use super::plan::{Plan, Refused, TransitionRequest, plan};
+use super::plan::{Refused, TransitionRequest};
 use super::recovery::{self, RecoverWish, Seen};
 use super::state::{Phase, State};
-use crate::stage::{Backend, Stage};
+use crate::contract::Epoch;
+use crate::stage::Backend;
 
 /// One wish for one change.
 #[derive(Clone, PartialEq, Debug)]
@@ -120,9 +119,9 @@ impl Ask {
         options: &ControlOptions,
     ) -> Result<Change, Refused> {
         match self {
-            Self::Move(request) => decide_move(current, request, facts, options),
+            Self::Move(request) => moves::begin(current, request, facts, options),
             Self::FinishDrain { request, drain } => {
-                finish_drain(current, request, *drain, facts, options)
+                moves::finish_drain(current, request, *drain, facts, options)
             }
             Self::GiveUpDrain { drain, cause } => {
                 expect(current, *drain)?;
@@ -191,7 +190,7 @@ impl Cause {
         }
     }
 
-    fn of(request: &TransitionRequest) -> Self {
+    pub(super) fn of(request: &TransitionRequest) -> Self {
         Self::new(&request.actor, &request.reason)
     }
 
@@ -200,98 +199,6 @@ impl Cause {
             "" => Err(Refused::NoReason),
             _ => Ok(()),
         }
-    }
-}
-
-fn decide_move(
-    current: &State,
-    request: &TransitionRequest,
-    facts: &Facts,
-    options: &ControlOptions,
-) -> Result<Change, Refused> {
-    let plan = plan(current, request)?;
-    nothing_pending(plan.to, facts)?;
-    if !plan.drains {
-        return Ok(moved(current, request, &plan, facts, options));
-    }
-    if facts.lost_debts > 0 {
-        return Err(Refused::Stale(Backend::Legacy));
-    }
-    let after = State {
-        phase: Phase::Draining,
-        drain_deadline_us: Some(facts.now_us.saturating_add(micros(options.flip_max_pause))),
-        drain_to: Some(plan.to),
-        coordinator: Some(options.replica_id.clone()),
-        ..steady(current, facts, &Cause::of(request))
-    };
-    Ok(requested(after, "drain", request, &plan))
-}
-
-/// Where storage answers callers it must have the rows of every table.
-fn nothing_pending(to: Stage, facts: &Facts) -> Result<(), Refused> {
-    if to == Stage::Live && facts.pending_tables > 0 {
-        return Err(Refused::Pending(facts.pending_tables));
-    }
-    Ok(())
-}
-
-/// P9 and P15: what the move needs is checked in the transaction that makes it.
-fn finish_drain(
-    current: &State,
-    request: &TransitionRequest,
-    drain: Epoch,
-    facts: &Facts,
-    options: &ControlOptions,
-) -> Result<Change, Refused> {
-    expect(current, drain)?;
-    if facts.lost_debts > 0 {
-        return Err(Refused::Stale(Backend::Legacy));
-    }
-    if facts.owed > 0 {
-        return Err(Refused::Owed(facts.owed));
-    }
-    // Shadow's writers prove their epoch at the gate; ramp_down's write to storage alone.
-    if current.stage.authority() == Backend::Storage && facts.unconfirmed > 0 {
-        return Err(Refused::Unconfirmed(facts.unconfirmed));
-    }
-    nothing_pending(request.to, facts)?;
-    // The request was judged when the drain began; only what may have changed since is judged again.
-    let plan = plan(
-        &State {
-            phase: Phase::Steady,
-            ..current.clone()
-        },
-        &TransitionRequest {
-            expected_epoch: None,
-            ..request.clone()
-        },
-    )?;
-    Ok(moved(current, request, &plan, facts, options))
-}
-
-fn moved(
-    current: &State,
-    request: &TransitionRequest,
-    plan: &Plan,
-    facts: &Facts,
-    options: &ControlOptions,
-) -> Change {
-    let (from, to) = (plan.from, plan.to);
-    let conversion = Conversion::between(from, to);
-    let mut after = State {
-        stage: to,
-        bypass_refused: refuses_bypass(to, options),
-        latched: current.latched || plan.latches,
-        ..steady(current, facts, &Cause::of(request))
-    };
-    if conversion == Conversion::Void {
-        after.generation += 1;
-    }
-    after.storage_stale |= to == Stage::Off;
-    after.legacy_stale |= to == Stage::Complete;
-    Change {
-        conversion,
-        ..requested(after, "move", request, plan)
     }
 }
 
@@ -330,11 +237,6 @@ fn judge(
     let step = if verdict.stale { "stale" } else { "verified" };
     let evidence = json!({"backend": verdict.backend.as_str(), "evidence": verdict.evidence});
     Ok(change(after, step, "control", cause, evidence))
-}
-
-/// From `live` on nobody writes past the proxy, whatever is configured.
-pub(super) fn refuses_bypass(stage: Stage, options: &ControlOptions) -> bool {
-    options.bypass_always_refused || stage >= Stage::Live
 }
 
 /// A drain is proven by its epoch: no other change may come in between.
@@ -379,7 +281,8 @@ pub(super) fn steady(current: &State, facts: &Facts, cause: &Cause) -> State {
     }
 }
 
-fn change(
+/// A change that leaves the journal as it is, overrides nothing and has no ticket.
+pub(super) fn change(
     after: State,
     step: &'static str,
     kind: &'static str,
@@ -393,39 +296,10 @@ fn change(
     }
 }
 
-/// A change that somebody asked for, with what they said.
-fn requested(after: State, step: &'static str, request: &TransitionRequest, plan: &Plan) -> Change {
-    let kind = request.kind.as_str();
-    let mut change = change(
-        after,
-        step,
-        kind,
-        &Cause::of(request),
-        request.evidence.clone(),
-    );
-    change.entry.ticket.clone_from(&request.ticket);
-    change.entry.forced = request.force;
-    change.entry.overridden = overridden(request, plan);
-    change
-}
-
-/// What the requester says it overrides, and what the control let it override besides.
-fn overridden(request: &TransitionRequest, plan: &Plan) -> Vec<String> {
-    let said = request.evidence.get("overridden").and_then(Value::as_array);
-    let said = said.into_iter().flatten().filter_map(Value::as_str);
-    let mut all: Vec<String> = said.map(str::to_owned).collect();
-    for refused in &plan.overridden {
-        let name = refused.name().to_owned();
-        if !all.contains(&name) {
-            all.push(name);
-        }
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::Stage;
 
     fn state(stage: Stage, phase: Phase) -> State {
         State {

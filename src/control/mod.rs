@@ -26,6 +26,7 @@ mod holder;
 mod keeper;
 mod lease;
 mod maintenance;
+mod moves;
 mod options;
 mod plan;
 mod recovery;

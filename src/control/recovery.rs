@@ -10,8 +10,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::change::{AuditEntry, Cause, Change, Facts, refuses_bypass, steady};
+use super::change::{AuditEntry, Cause, Change, Facts, steady};
 use super::convert::Conversion;
+use super::moves::refuses_bypass;
 use super::options::ControlOptions;
 use super::plan::Refused;
 use super::state::{Phase, State};

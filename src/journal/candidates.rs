@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::ClaimOptions;
 use super::claim::micros;
 use super::low_water::LowWater;
+use super::{ClaimOptions, Parked};
 use crate::contract::Key;
 use crate::sql::{Arg, Db, Fault, Record};
 
@@ -14,8 +14,20 @@ const OLDEST: i64 = 2_000;
 /// The condition that an entry (`j`) could be paid now.
 const IS_DUE: &str = "j.direction = $1 AND j.kind = 'copy' \
      AND j.generation = (SELECT generation FROM cutover.state) \
-     AND j.not_before_us <= cutover.now_us() \
+     AND j.not_before_us <= cutover.now_us() AND j.not_before_us <= $4 \
      AND (j.token IS NULL OR j.deadline_us + $2 < cutover.now_us())";
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Which {
+    /// What nothing but its turn holds up.
+    Unparked,
+    /// What a constraint parked: of that, where it is given, what had rested long enough by then.
+    Parked {
+        /// Unix microseconds.
+        rested_us: Option<i64>,
+    },
+}
 
 /// Keys whose first open entry could be paid now. A hint only: the claim checks again under the lock.
 ///
@@ -24,7 +36,7 @@ const IS_DUE: &str = "j.direction = $1 AND j.kind = 'copy' \
 pub(super) async fn candidates(
     db: &Db,
     options: &ClaimOptions,
-    which: &str,
+    which: Which,
     low_water: &LowWater,
 ) -> Result<Vec<(String, Key)>, Fault> {
     let look = low_water.begin(options.epoch_min, Instant::now());
@@ -50,19 +62,20 @@ struct Oldest {
 async fn among_oldest(
     db: &Db,
     options: &ClaimOptions,
-    which: &str,
+    which: Which,
     from: i64,
 ) -> Result<Oldest, Fault> {
+    let parked = which.condition();
     let sql = format!(
         "WITH oldest AS (SELECT j.*, row_number() OVER (PARTITION BY generation, tbl, key ORDER BY seq) AS place \
-         FROM (SELECT * FROM cutover.journal WHERE seq >= $4 ORDER BY seq LIMIT {OLDEST}) AS j) \
+         FROM (SELECT * FROM cutover.journal WHERE seq >= $5 ORDER BY seq LIMIT {OLDEST}) AS j) \
          SELECT o.entries, o.first, k.tbl, k.key \
          FROM (SELECT count(*) AS entries, min(seq) AS first FROM oldest) AS o \
          LEFT JOIN (SELECT j.seq, j.tbl, j.key FROM oldest AS j \
-             WHERE {IS_DUE} AND {which} AND j.place = 1 ORDER BY j.seq LIMIT $3) AS k ON true \
+             WHERE {IS_DUE} AND {parked} AND j.place = 1 ORDER BY j.seq LIMIT $3) AS k ON true \
          ORDER BY k.seq"
     );
-    let mut args = args(options);
+    let mut args = args(options, which);
     args.push(from.into());
     let rows = db.control(&sql, args).await?;
     let head = rows
@@ -81,23 +94,44 @@ async fn among_oldest(
 async fn among_all(
     db: &Db,
     options: &ClaimOptions,
-    which: &str,
+    which: Which,
 ) -> Result<Vec<(String, Key)>, Fault> {
+    let parked = which.condition();
     let sql = format!(
-        "SELECT j.tbl, j.key FROM cutover.journal AS j WHERE {IS_DUE} AND {which} \
+        "SELECT j.tbl, j.key FROM cutover.journal AS j WHERE {IS_DUE} AND {parked} \
          AND NOT EXISTS (SELECT 1 FROM cutover.journal o \
              WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.generation = j.generation \
              LIMIT 1 OFFSET 0) ORDER BY j.seq LIMIT $3"
     );
-    let rows = db.control(&sql, args(options)).await?;
+    let rows = db.control(&sql, args(options, which)).await?;
     rows.iter().map(|row| key_at(row, 0)).collect()
 }
 
-fn args(options: &ClaimOptions) -> Vec<Arg> {
+impl Which {
+    /// The condition on an entry `j`.
+    fn condition(self) -> String {
+        match self {
+            Self::Unparked => "j.parked IS NULL".to_owned(),
+            Self::Parked { .. } => format!("j.parked = '{}'", Parked::Constraint.as_str()),
+        }
+    }
+
+    /// By when it must have rested long enough.
+    fn rested_us(self) -> i64 {
+        match self {
+            Self::Unparked => None,
+            Self::Parked { rested_us } => rested_us,
+        }
+        .unwrap_or(i64::MAX)
+    }
+}
+
+fn args(options: &ClaimOptions, which: Which) -> Vec<Arg> {
     vec![
         options.direction.as_str().into(),
         micros(options.clock_skew_max).into(),
         Arg::Int(i64::try_from(options.batch_max).ok()),
+        which.rested_us().into(),
     ]
 }
 

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::candidates::candidates;
+use super::candidates::{Which, candidates};
 use super::departures::last_departure;
 use super::low_water::LowWater;
 use super::stripes::{json_list, lock, seq_is_in, seq_list};
@@ -38,6 +38,8 @@ pub struct ClaimOptions {
 pub struct Claim {
     /// Proves ownership when settling.
     pub token: Token,
+    /// Unix microseconds, by the database's clock: when it was made.
+    pub made_us: i64,
     /// Unix microseconds: requests under this claim must not commit later.
     pub deadline_us: i64,
     /// The epoch the claim was made under.
@@ -80,10 +82,11 @@ pub async fn claim(
     options: &ClaimOptions,
     low_water: &LowWater,
 ) -> Result<Option<Claim>, Fault> {
-    claim_where(db, options, "j.parked IS NULL", low_water).await
+    claim_where(db, options, Which::Unparked, low_water).await
 }
 
-/// Claims entries that a constraint parked, to try them again with the current row (P13).
+/// Claims entries that a constraint parked, to try them again with the current row (P13): of those whose rest is
+/// over, those whose rest was over at `rested_us`, where that is given.
 ///
 /// # Errors
 /// See [`Fault`].
@@ -91,15 +94,15 @@ pub async fn claim_parked(
     db: &Db,
     options: &ClaimOptions,
     low_water: &LowWater,
+    rested_us: Option<i64>,
 ) -> Result<Option<Claim>, Fault> {
-    let parked = format!("j.parked = '{}'", Parked::Constraint.as_str());
-    claim_where(db, options, &parked, low_water).await
+    claim_where(db, options, Which::Parked { rested_us }, low_water).await
 }
 
 async fn claim_where(
     db: &Db,
     options: &ClaimOptions,
-    which: &str,
+    which: Which,
     low_water: &LowWater,
 ) -> Result<Option<Claim>, Fault> {
     let heads = candidates(db, options, which, low_water).await?;
@@ -148,6 +151,7 @@ async fn claim_where(
     tx.commit().await?;
     Ok(Some(Claim {
         token,
+        made_us: now_us,
         deadline_us,
         epoch,
         departure,

@@ -10,10 +10,10 @@ use super::bonds::{Bonds, is_leaving};
 use super::claim::{entries_of_keys, micros, now, uuid_at};
 use super::gate::commit_under;
 use super::operation::open_record;
-use super::stripes::json_list;
+use super::stripes::{json_list, seq_is_among};
 use super::{Operation, OperationState, Parked, record_state};
 use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
-use crate::sql::{Db, Dialect, Fault, Tx};
+use crate::sql::{Arg, Db, Dialect, Fault, Tx};
 
 /// A live write about to be sent.
 #[derive(Clone, Debug)]
@@ -122,8 +122,7 @@ pub(super) async fn is_held(tx: &mut Tx, keys: &[(String, Key)]) -> Result<bool,
         entries_of_keys(tx.dialect())
     );
     for run in keys.chunk_by(|a, b| a.0 == b.0) {
-        let texts: Vec<&str> = run.iter().map(|(_, key)| key.0.as_str()).collect();
-        let args = vec![json_list(&texts), run[0].0.as_str().into()];
+        let args = vec![keys_of(run), run[0].0.as_str().into()];
         if !tx.control(&sql, args).await?.is_empty() {
             return Ok(true);
         }
@@ -146,27 +145,44 @@ pub(super) async fn prove_intent(tx: &mut Tx, token: Token, keys: usize) -> Resu
     Ok(rows.len() == keys)
 }
 
-/// Settles the intent and records what became of its operation. Returns how many of its entries were still open,
-/// intents, and this token's: unless that is all of them, it is not ours any more, and `tx` must not commit (P2).
+/// Settles the intent on these keys and records what became of its operation. `false`: not all of its entries were
+/// still open, intents, and this token's; it is not ours any more, and `tx` must not commit (P2).
 ///
 /// # Errors
 /// See [`Fault`].
 pub async fn settle_intent(
     tx: &mut Tx,
     token: Token,
+    keys: &[(String, Key)],
     op_id: OpId,
     state: OperationState,
     reply: Option<&str>,
-) -> Result<usize, Fault> {
-    let settled = tx
-        .control(
-            "DELETE FROM cutover.journal WHERE seq IN (SELECT seq FROM cutover.journal \
-             WHERE kind = 'intent' AND token = $1::uuid ORDER BY seq FOR UPDATE) RETURNING seq",
-            vec![token.into()],
-        )
-        .await?;
+) -> Result<bool, Fault> {
+    let dialect = tx.dialect();
+    // By their keys: nothing leads from a token to its entries, and the gate is held meanwhile.
+    let of_keys = format!("SELECT j.seq FROM {}", entries_of_keys(dialect));
+    let ours = format!(
+        "SELECT seq FROM cutover.journal WHERE kind = 'intent' AND token = $3::uuid AND {} \
+         ORDER BY seq FOR UPDATE",
+        seq_is_among(dialect, &of_keys)
+    );
+    let settle = format!(
+        "DELETE FROM cutover.journal WHERE {} RETURNING seq",
+        seq_is_among(dialect, &ours)
+    );
+    let mut settled = 0;
+    for run in keys.chunk_by(|a, b| a.0 == b.0) {
+        let args = vec![keys_of(run), run[0].0.as_str().into(), token.into()];
+        settled += tx.control(&settle, args).await?.len();
+    }
     record_state(tx, op_id, state, reply).await?;
-    Ok(settled.len())
+    Ok(settled == keys.len())
+}
+
+/// The keys of entries of one table, as one parameter.
+fn keys_of(run: &[(String, Key)]) -> Arg {
+    let texts: Vec<&str> = run.iter().map(|(_, key)| key.0.as_str()).collect();
+    json_list(&texts)
 }
 
 /// Drops an intent whose request certainly did not take effect, if it is still this token's: the
@@ -179,11 +195,12 @@ pub async fn drop_intent(db: &Db, intent: &Intent) -> Result<bool, Fault> {
     let settled = settle_intent(
         &mut tx,
         intent.token,
+        &intent.keys,
         intent.op_id,
         OperationState::NotApplied,
         None,
     );
-    if settled.await? != intent.keys.len() {
+    if !settled.await? {
         return Ok(false);
     }
     tx.commit().await?;
@@ -210,15 +227,19 @@ pub async fn distrust(db: &Db, token: Token) -> Result<bool, Fault> {
 pub(super) async fn accept_intent(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
     let rows = tx
         .control(
-            "SELECT token::text, op_id::text FROM cutover.journal \
-             WHERE seq = $1 AND kind = 'intent' AND parked = $2 FOR UPDATE",
+            "SELECT token::text, op_id::text, tbl, key FROM cutover.journal WHERE kind = 'intent' AND token = \
+             (SELECT token FROM cutover.journal WHERE seq = $1 AND kind = 'intent' AND parked = $2) \
+             ORDER BY seq FOR UPDATE",
             vec![seq.into(), Parked::Mismatched.as_str().into()],
         )
         .await?;
     let Some(row) = rows.first() else {
         return Ok(false);
     };
-    let (token, op_id) = (uuid_at(row, 0)?, uuid_at(row, 1)?);
-    let settled = settle_intent(tx, Token(token), OpId(op_id), OperationState::Unknown, None);
-    Ok(settled.await? > 0)
+    let (token, op_id) = (Token(uuid_at(row, 0)?), OpId(uuid_at(row, 1)?));
+    let keys = rows
+        .iter()
+        .map(|row| Ok((row.some_text(2)?, Key(row.some_text(3)?))))
+        .collect::<Result<Vec<_>, Fault>>()?;
+    settle_intent(tx, token, &keys, op_id, OperationState::Unknown, None).await
 }

@@ -87,9 +87,14 @@ pub(super) fn json_list<S: AsRef<str>>(items: &[S]) -> Arg {
 /// primary key; from a subquery it would read the whole journal.
 pub(super) fn seq_is_in(dialect: Dialect, parameter: &str) -> String {
     let listed = format!("SELECT e.value::bigint FROM cutover.each({parameter}) AS e");
+    seq_is_among(dialect, &listed)
+}
+
+/// The same for what a subquery finds.
+pub(super) fn seq_is_among(dialect: Dialect, found: &str) -> String {
     match dialect {
-        Dialect::Postgres => format!("seq = ANY (ARRAY({listed}))"),
-        Dialect::Sqlite => format!("seq IN ({listed})"),
+        Dialect::Postgres => format!("seq = ANY (ARRAY({found}))"),
+        Dialect::Sqlite => format!("seq IN ({found})"),
     }
 }
 

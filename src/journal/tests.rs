@@ -71,13 +71,7 @@ impl Bench {
 
     /// The keys that a claim under this epoch takes.
     async fn claim(&self, epoch: Epoch, low_water: &LowWater) -> Vec<Key> {
-        let options = ClaimOptions {
-            direction: Direction::ToStorage,
-            batch_max: 10,
-            lease: Duration::from_secs(5),
-            clock_skew_max: Duration::ZERO,
-            epoch_min: epoch,
-        };
+        let options = claiming(epoch);
         let claim = claim(&self.db, &options, low_water).await.unwrap();
         let entries = claim.into_iter().flat_map(|claim| claim.entries);
         entries.map(|entry| entry.key).collect()
@@ -89,6 +83,16 @@ impl Drop for Bench {
         for end in ["", "-wal", "-shm"] {
             std::fs::remove_file(format!("{}{end}", self.path.display())).ok();
         }
+    }
+}
+
+fn claiming(epoch: Epoch) -> ClaimOptions {
+    ClaimOptions {
+        direction: Direction::ToStorage,
+        batch_max: 10,
+        lease: Duration::from_secs(5),
+        clock_skew_max: Duration::ZERO,
+        epoch_min: epoch,
     }
 }
 
@@ -228,9 +232,9 @@ async fn what_was_foretold_is_the_answer_only_of_what_took_effect() {
         assert!(bench.open(&removal).await);
         widen(&bench.db, &removal, 1, Some("[7]")).await.unwrap();
         let mut tx = bench.db.begin().await.unwrap();
-        settle_intent(&mut tx, removal.token, removal.op_id, state, None)
-            .await
-            .unwrap();
+        let keys = &removal.keys;
+        let settled = settle_intent(&mut tx, removal.token, keys, removal.op_id, state, None);
+        assert!(settled.await.unwrap());
         tx.commit().await.unwrap();
         let record = recorded(&bench.db, removal.op_id).await.unwrap();
         assert_eq!(record.expect("a record").reply.as_deref(), reply);
@@ -297,6 +301,36 @@ async fn an_entry_that_turned_up_below_the_mark_is_found_by_the_first_claim_of_t
     let next = "UPDATE cutover.state SET epoch = 8";
     bench.db.control(next, vec![]).await.unwrap();
     assert_eq!(bench.claim(Epoch(8), &low_water).await, [row("rows", 2).1]);
+}
+
+#[tokio::test]
+async fn a_round_over_parked_entries_meets_none_twice_though_it_has_rested_again() {
+    let bench = Bench::new().await;
+    for id in [1, 2] {
+        bench.owe(id).await;
+    }
+    let park = "UPDATE cutover.journal SET parked = 'constraint'";
+    bench.db.control(park, vec![]).await.unwrap();
+    let low_water = LowWater::default();
+    let one_at_a_time = ClaimOptions {
+        batch_max: 1,
+        ..claiming(Epoch(7))
+    };
+    let (mut met, mut begun_us) = (Vec::new(), None);
+    while let Some(claim) = claim_parked(&bench.db, &one_at_a_time, &low_water, begun_us)
+        .await
+        .unwrap()
+    {
+        begun_us.get_or_insert(claim.made_us);
+        let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
+        let rest = Duration::from_micros(1);
+        claim
+            .release(&bench.db, &seqs, rest, Some(Parked::Constraint))
+            .await
+            .unwrap();
+        met.extend(claim.entries.into_iter().map(|entry| entry.key.0));
+    }
+    assert_eq!(met, ["[1]", "[2]"]);
 }
 
 #[tokio::test]

@@ -73,8 +73,8 @@ pub enum Paid {
 pub struct Finish<'a> {
     /// The intent's owner.
     pub token: Token,
-    /// How many keys it holds.
-    pub keys: usize,
+    /// The keys it holds.
+    pub keys: &'a [journal::Named],
     /// Its operation.
     pub op_id: OpId,
     /// What is recorded of the operation.
@@ -118,11 +118,12 @@ impl Legacy {
         let settled = journal::settle_intent(
             &mut tx,
             finish.token,
+            finish.keys,
             finish.op_id,
             finish.state,
             finish.reply,
         );
-        if settled.await? != finish.keys {
+        if !settled.await? {
             return Ok(Applied::NotOurs);
         }
         tx.commit().await?;

@@ -5,9 +5,7 @@ use serde_json::{Value, json};
 
 use super::refusal::{self, Failure};
 use crate::contract::{Code, Error, Range, Reply};
-use crate::schema::{
-    BindLimits, Filter, Read, ReadKind, Schema, Sort, Table, bind_keys, bind_range,
-};
+use crate::schema::{BindLimits, Filter, Read, ReadKind, Schema, Table, bind_keys, bind_range};
 use crate::sql::{Db, Fault};
 
 /// Runs a read whose result must not be larger than the largest `limit`.
@@ -46,20 +44,8 @@ pub(super) fn rows_by_key(
     let table = schema
         .table(table)
         .ok_or_else(|| Error::new(Code::UnknownTable, format!("there is no table {table:?}")))?;
-    let ascending = |&column| Sort {
-        column,
-        descending: false,
-    };
-    Ok(Read {
-        kind: ReadKind::Rows {
-            columns: (0..table.columns.len()).collect(),
-            order: table.key.iter().map(ascending).collect(),
-            limit: None,
-            offset: None,
-        },
-        filter: Filter::Keys(bind_keys(table, keys)?),
-        table: table.clone(),
-    })
+    let filter = Filter::Keys(bind_keys(table, keys)?);
+    Ok(Read::whole_rows(table, filter, None))
 }
 
 /// One page of rows after a key, soft-deleted ones too.

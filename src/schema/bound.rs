@@ -147,7 +147,7 @@ impl Read {
         Self {
             table: Arc::clone(table),
             kind: ReadKind::Rows {
-                columns: (0..table.columns.len()).collect(),
+                columns: table.every_column(),
                 order: table.key.iter().map(in_key_order).collect(),
                 limit,
                 offset: None,

@@ -142,6 +142,12 @@ impl Table {
         self.columns.iter().position(|column| column.name == name)
     }
 
+    /// The index of every column.
+    #[must_use]
+    pub fn every_column(&self) -> Vec<usize> {
+        (0..self.columns.len()).collect()
+    }
+
     /// Integer columns with a sequence that lead the primary key or a unique one: an index gives their greatest
     /// value at once. Each with its sequence.
     pub fn counted(&self) -> impl Iterator<Item = (&Column, &str)> {

@@ -20,8 +20,9 @@ impl Tx {
         committed.map_err(|error| Fault::from(error).at_commit())
     }
 
-    /// Runs a statement and commits, in one message on PostgreSQL: what the statement locks is held for as long
-    /// as the database takes to commit, and not for a round trip to a process that may have to wait for its turn.
+    /// Runs a statement and commits, in one message: what the statement locks is held for as long as the database
+    /// takes to commit, and not for a round trip to a process that may have to wait for its turn. PostgreSQL's
+    /// alone: SQLite is in this process.
     ///
     /// # Errors
     /// Those of the statement, and then nothing was committed; those of `commit`.
@@ -36,10 +37,9 @@ impl Tx {
                     .map(drop)
                     .map_err(|error| Fault::from(error).at_commit())
             }
-            TxInner::Sqlite(_) => {
-                self.fetch(statement, vec![]).await?;
-                self.commit().await
-            }
+            TxInner::Sqlite(_) => Err(Fault::Unexpected(
+                "only PostgreSQL commits in one message".to_owned(),
+            )),
         }
     }
 

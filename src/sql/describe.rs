@@ -96,7 +96,7 @@ fn limits(sql_type: &str) -> Vec<i64> {
 }
 
 /// Whether SQLite keeps numerics of a declared type as floats, which is all but those with the affinity of text
-/// (https://www.sqlite.org/datatype3.html, 3.1).
+/// (<https://www.sqlite.org/datatype3.html>, 3.1).
 fn rounds(declared: &str) -> bool {
     let declared = declared.to_ascii_uppercase();
     let is_text = ["CHAR", "CLOB", "TEXT"]

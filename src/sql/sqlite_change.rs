@@ -138,6 +138,6 @@ fn stored(table: &Table) -> String {
     format!(
         "{}, {}",
         render::key_expr(DIALECT, table, ""),
-        render::row_expr(DIALECT, table, &render::every_column(table), "")
+        render::row_expr(DIALECT, table, &table.every_column(), "")
     )
 }

@@ -80,20 +80,7 @@ fn test(table: &Table, column: &str, operator: Operator, value: Value) -> Filter
 }
 
 fn rows_where(table: &Arc<Table>, filter: Filter) -> Read {
-    let order = table.key.iter().map(|&column| Sort {
-        column,
-        descending: false,
-    });
-    Read {
-        table: table.clone(),
-        kind: ReadKind::Rows {
-            columns: (0..table.columns.len()).collect(),
-            order: order.collect(),
-            limit: None,
-            offset: None,
-        },
-        filter,
-    }
+    Read::whole_rows(table, filter, None)
 }
 
 async fn apply(db: &Db, change: &Change) -> Vec<Applied> {

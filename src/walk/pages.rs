@@ -50,13 +50,17 @@ impl Walk {
             Some(key) => Filter::All(vec![Filter::After(values_of(key)?), beyond]),
             None => beyond,
         };
-        let read = || async {
-            Ok(self
-                .parts
-                .legacy
-                .keys_matching(table, &filter, limit)
-                .await?)
-        };
+        self.keys_matching(table, &filter, limit).await
+    }
+
+    async fn keys_matching(
+        &self,
+        table: &Table,
+        filter: &Filter,
+        limit: u64,
+    ) -> Result<Vec<Key>, WalkError> {
+        let legacy = &self.parts.legacy;
+        let read = || async { Ok(legacy.keys_matching(table, filter, limit).await?) };
         self.patiently(read).await
     }
 
@@ -177,15 +181,9 @@ impl Walk {
             return Ok(keys);
         }
         let values: Result<Vec<_>, _> = keys.iter().map(values_of).collect();
-        let (filter, limit) = (Filter::Keys(values?), keys.len() as u64);
-        let read = || async {
-            Ok(self
-                .parts
-                .legacy
-                .keys_matching(table, &filter, limit)
-                .await?)
-        };
-        let held: HashSet<Key> = self.patiently(read).await?.into_iter().collect();
+        let filter = Filter::Keys(values?);
+        let held = self.keys_matching(table, &filter, keys.len() as u64);
+        let held: HashSet<Key> = held.await?.into_iter().collect();
         Ok(keys.into_iter().filter(|key| !held.contains(key)).collect())
     }
 

@@ -37,10 +37,7 @@ async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_thre
     world.advance_to("dual_write").await;
     let (stop, writing) = write_meanwhile(&world.legacy);
 
-    let body = json!({"reason": "first fill"});
-    let admin = world.proxies[0].admin();
-    let id = admin.post("/admin/backfill", &body).await.unwrap().ok()["id"].clone();
-    let path = format!("/admin/jobs/{}", id.as_str().unwrap());
+    let path = first_fill(&world).await;
     for round in 1..=3 {
         let beyond = rows(&job(&world, &path, 0).await);
         eventually("the backfill goes on", long, async || {
@@ -99,10 +96,7 @@ async fn a_row_whose_parent_is_yet_to_be_filled_is_not_given_up_however_much_han
         (tried > 3).then_some(()).ok_or(tried)
     })
     .await;
-    let admin = world.proxies[0].admin();
-    let body = json!({"reason": "first fill"});
-    let id = admin.post("/admin/backfill", &body).await.unwrap().ok()["id"].clone();
-    let path = format!("/admin/jobs/{}", id.as_str().unwrap());
+    let path = first_fill(&world).await;
     let given_up = "SELECT count(*) FROM cutover.journal WHERE parked = 'quarantined'";
     eventually("the backfill is done", LONG, async || {
         assert_eq!(world.legacy.number(given_up).await, 0);
@@ -113,6 +107,65 @@ async fn a_row_whose_parent_is_yet_to_be_filled_is_not_given_up_however_much_han
     .await;
     let report = verify(&world, false, LONG).await;
     assert_eq!(report["clean"], true, "{report:#}");
+}
+
+/// They are tried again and again until their parents are filled; no round of that may go on for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_drains_though_it_owes_thousands_of_rows_that_nobody_can_pay_yet() {
+    let ddl = "CREATE TABLE a (id int PRIMARY KEY);
+        CREATE TABLE b (id int PRIMARY KEY, a int NOT NULL REFERENCES a);
+        INSERT INTO a VALUES (1);";
+    let mut world = World::build(WorldOptions {
+        ddl: ddl.to_owned(),
+        tables: "[[tables]]\nname = \"a\"\n[[tables]]\nname = \"b\"\n".to_owned(),
+        ..WorldOptions::default()
+    })
+    .await;
+    world.advance_to("dual_write").await;
+    let write = "INSERT INTO b SELECT i, 1 FROM generate_series(1, 2000) i";
+    world.legacy.execute(write).await;
+    let once = "SELECT count(*) FROM cutover.journal WHERE attempts < 2";
+    eventually("each was tried more than once", LONG, async || {
+        let once = world.legacy.number(once).await;
+        (once == 0).then_some(()).ok_or(once)
+    })
+    .await;
+    let drained = world.proxies[0].process.terminate(LONG).await;
+    assert!(drained.success(), "{drained}");
+    assert_eq!(
+        world
+            .legacy
+            .number("SELECT count(*) FROM cutover.journal")
+            .await,
+        2000
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_storage_will_never_take_are_given_up_however_many_they_are() {
+    let world = World::build(WorldOptions {
+        ddl: "CREATE TABLE a (id int PRIMARY KEY, n int NOT NULL);".to_owned(),
+        tables: "[[tables]]\nname = \"a\"\n".to_owned(),
+        ..WorldOptions::default()
+    })
+    .await;
+    world.advance_to("dual_write").await;
+    let path = first_fill(&world).await;
+    eventually("the backfill is done", LONG, async || {
+        let job = job(&world, &path, 0).await;
+        (job["state"] == "done").then_some(()).ok_or(job)
+    })
+    .await;
+    let stricter = "ALTER TABLE a ADD CHECK (n > 0)";
+    world.storage_database.execute(stricter).await;
+    let write = "INSERT INTO a SELECT i, 0 FROM generate_series(1, 1500) i";
+    world.legacy.execute(write).await;
+    let given_up = "SELECT count(*) FROM cutover.journal WHERE parked = 'quarantined'";
+    eventually("all are given up", LONG, async || {
+        let given_up = world.legacy.number(given_up).await;
+        (given_up == 1500).then_some(()).ok_or(given_up)
+    })
+    .await;
 }
 
 /// After an advance and a rollback, inserts without a key go on.
@@ -189,6 +242,14 @@ async fn verify(world: &World, repair: bool, long: Duration) -> Value {
     .await;
     assert_eq!(ended["state"], "done", "{ended:#}");
     ended["result"].take()
+}
+
+/// Begins to fill storage; returns the job's path.
+async fn first_fill(world: &World) -> String {
+    let admin = world.proxies[0].admin();
+    let body = json!({"reason": "first fill"});
+    let begun = admin.post("/admin/backfill", &body).await.unwrap().ok();
+    format!("/admin/jobs/{}", begun["id"].as_str().unwrap())
 }
 
 async fn job(world: &World, path: &str, proxy: usize) -> Value {

@@ -62,7 +62,7 @@ impl Repository {
         loop {
             let finish = Finish {
                 token: step.intent.token,
-                keys: step.intent.keys.len(),
+                keys: &step.intent.keys,
                 op_id: step.order.op_id,
                 state: OperationState::Done,
                 reply: Some(step.reply.as_json()),

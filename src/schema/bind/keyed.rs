@@ -1,13 +1,11 @@
 //! What is addressed by key alone: pages in key order and lists of keys. Only the storage service speaks
 //! these; callers of the proxy are answered `unsupported`.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
-use super::{bind_order, find_table, mismatch};
+use super::{find_table, mismatch};
 use crate::contract::{Code, Error, Range};
-use crate::schema::{Filter, Read, ReadKind, Schema, Table};
+use crate::schema::{Filter, Read, Schema, Table};
 
 /// Binds one page in key order: whole rows, soft-deleted ones too.
 ///
@@ -23,16 +21,7 @@ pub fn bind_range(range: &Range, schema: &Schema, limit_max: u64) -> Result<Read
         Some(key) => Filter::After(bind_key(table, key)?),
         None => Filter::All(Vec::new()),
     };
-    Ok(Read {
-        kind: ReadKind::Rows {
-            columns: (0..table.columns.len()).collect(),
-            order: bind_order(&[], table)?,
-            limit: Some(range.limit),
-            offset: None,
-        },
-        filter,
-        table: Arc::clone(table),
-    })
+    Ok(Read::whole_rows(table, filter, Some(range.limit)))
 }
 
 /// Checks keys (each the key's column values, in key order) and spells them canonically.

@@ -133,7 +133,7 @@ fn bind_select(select: &Select, schema: &Schema, limits: &BindLimits) -> Result<
 
 fn bind_columns(names: Option<&[String]>, table: &Table) -> Result<Vec<usize>, Error> {
     let Some(names) = names else {
-        return Ok((0..table.columns.len()).collect());
+        return Ok(table.every_column());
     };
     let mut columns = Vec::with_capacity(names.len().min(table.columns.len()));
     for name in names {

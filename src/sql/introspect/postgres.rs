@@ -1,4 +1,4 @@
-//! PostgreSQL's catalog (https://www.postgresql.org/docs/current/catalogs.html).
+//! PostgreSQL's catalog (<https://www.postgresql.org/docs/current/catalogs.html>).
 //!
 //! Names are resolved with the session's `search_path`; after that it is emptied for the transaction, so
 //! that every type, table and sequence is spelled with its schema and means the same in any session.

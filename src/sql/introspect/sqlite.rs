@@ -1,4 +1,4 @@
-//! SQLite's pragmas (https://www.sqlite.org/pragma.html).
+//! SQLite's pragmas (<https://www.sqlite.org/pragma.html>).
 //!
 //! Columns have an affinity and no type, so the declared name says what the contract holds. A NUMERIC
 //! column would round to 15 digits: declare `NUMERIC TEXT` where every digit counts.

@@ -9,7 +9,7 @@ use super::insert::{
     Group, groups, has_whole_key, must_update_first, on_conflict, record_select, record_source,
     settable, target, unchanged,
 };
-use super::keyed::{every_column, returning};
+use super::keyed::returning;
 use super::{ALIAS, Params, column, filter, key_expr, parse, quote, row_expr, where_clause};
 use crate::contract::Row;
 use crate::schema::{Change, Filter, Kind, Table};
@@ -236,6 +236,6 @@ fn stored(table: &Table) -> String {
     format!(
         "{} AS key, {} AS row",
         key_expr(dialect, table, qualifier),
-        row_expr(dialect, table, &every_column(table), qualifier)
+        row_expr(dialect, table, &table.every_column(), qualifier)
     )
 }

@@ -48,49 +48,18 @@ fn joined(
 fn comparison(params: &mut Params, table: &Table, test: &Test) -> String {
     let tested = &table.columns[test.column];
     let name = column(table, test.column, ALIAS);
+    let mut against = |side: fn(Dialect, &Column, &str) -> String, operator: &str| {
+        let left = side(params.dialect, tested, &name);
+        let right = parse::scalar(params, tested, &test.value);
+        format!("{left} {operator} {right}")
+    };
     match test.operator {
-        Operator::Eq => binary(
-            params,
-            tested,
-            &equal_side(params.dialect, tested, &name),
-            "=",
-            test,
-        ),
-        Operator::Ne => binary(
-            params,
-            tested,
-            &equal_side(params.dialect, tested, &name),
-            "<>",
-            test,
-        ),
-        Operator::Lt => binary(
-            params,
-            tested,
-            &order_side(params.dialect, tested, &name),
-            "<",
-            test,
-        ),
-        Operator::Lte => binary(
-            params,
-            tested,
-            &order_side(params.dialect, tested, &name),
-            "<=",
-            test,
-        ),
-        Operator::Gt => binary(
-            params,
-            tested,
-            &order_side(params.dialect, tested, &name),
-            ">",
-            test,
-        ),
-        Operator::Gte => binary(
-            params,
-            tested,
-            &order_side(params.dialect, tested, &name),
-            ">=",
-            test,
-        ),
+        Operator::Eq => against(equal_side, "="),
+        Operator::Ne => against(equal_side, "<>"),
+        Operator::Lt => against(order_side, "<"),
+        Operator::Lte => against(order_side, "<="),
+        Operator::Gt => against(order_side, ">"),
+        Operator::Gte => against(order_side, ">="),
         Operator::In => is_in(params, tested, &name, &test.value),
         Operator::Like => {
             let pattern = params.push(test.value.as_str().unwrap_or_default());
@@ -102,11 +71,6 @@ fn comparison(params: &mut Params, table: &Table, test: &Test) -> String {
         Operator::IsNull if test.value == Value::Bool(false) => format!("{name} IS NOT NULL"),
         Operator::IsNull => format!("{name} IS NULL"),
     }
-}
-
-fn binary(params: &mut Params, tested: &Column, left: &str, operator: &str, test: &Test) -> String {
-    let right = parse::scalar(params, tested, &test.value);
-    format!("{left} {operator} {right}")
 }
 
 fn is_in(params: &mut Params, tested: &Column, name: &str, values: &Value) -> String {

@@ -24,10 +24,7 @@ pub fn row_expr(dialect: Dialect, table: &Table, columns: &[usize], qualifier: &
 
 /// The expression for a whole row under the usual alias.
 pub(crate) fn whole_row_expr(dialect: Dialect, table: &Table) -> &str {
-    let make = || {
-        let columns: Vec<usize> = (0..table.columns.len()).collect();
-        row_expr(dialect, table, &columns, ALIAS)
-    };
+    let make = || row_expr(dialect, table, &table.every_column(), ALIAS);
     table.row_sql[dialect as usize].get_or_make(make)
 }
 

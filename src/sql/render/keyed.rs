@@ -102,7 +102,7 @@ pub fn put_rows(dialect: Dialect, table: &Table, rows: &[Row]) -> Statement {
         insert::target(dialect, table, &columns),
         source,
         insert::on_conflict(table, &columns),
-        row_expr(dialect, table, &every_column(table), returning(dialect)),
+        row_expr(dialect, table, &table.every_column(), returning(dialect)),
         columns_counted(dialect, table),
     );
     params.statement(text)
@@ -135,11 +135,6 @@ fn columns_counted(dialect: Dialect, table: &Table) -> String {
             literal(&table.name)
         ),
     }
-}
-
-/// Every column's index.
-pub(crate) fn every_column(table: &Table) -> Vec<usize> {
-    (0..table.columns.len()).collect()
 }
 
 /// RETURNING knows the alias on PostgreSQL only.

@@ -25,7 +25,6 @@ pub use format::{key_expr, row_expr};
 pub(crate) use insert::{
     groups, has_whole_key, must_update_first, on_conflict, record_source, target,
 };
-pub(crate) use keyed::every_column;
 pub use keyed::{canonical_keys, keys_matching, put_rows, remove_keys, rows_by_keys};
 pub use read::read;
 pub use sequence::{advance_sequences, next_values};

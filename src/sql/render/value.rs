@@ -27,7 +27,7 @@ pub(super) fn postgres_text(kind: &Kind, value: &Value) -> Option<String> {
     }
 }
 
-/// PostgreSQL's array literal (https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO).
+/// PostgreSQL's array literal (<https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>).
 fn array_literal(element: &Kind, items: &[Value]) -> String {
     let parts: Vec<_> = items
         .iter()
