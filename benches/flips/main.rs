@@ -3,7 +3,7 @@
 //!
 //! `tests/run --bench flips [-- RATE]`. Each turn advances to `live` and rolls back; the pauses that the proxy tells (and
 //! counts in `cutover_flip_pause_seconds`) stand beside what the slowest writer met meanwhile. Then the same again while
-//! somebody else holds the lock of a row that a writer waits for.
+//! somebody else holds, for a minute, the lock of a row that a writer waits for.
 
 #![allow(
     clippy::expect_used,
@@ -26,7 +26,8 @@ use row_lock::RowLock;
 use writers::{REQUESTS_PER_SECOND, Writers};
 
 const REPLICAS: usize = 3;
-const TURNS: usize = 25;
+/// As many as fit into a minute: that long the lock of a row is held.
+const TURNS: usize = 16;
 /// Between two flips, so that each meets a service at work.
 const BETWEEN: Duration = Duration::from_millis(700);
 /// Requests that were under way at a rollback keep their deadlines, and their keys are paid only after those: until

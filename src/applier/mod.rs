@@ -68,7 +68,9 @@ pub struct Applier {
     batch: BatchSize,
     /// Claims are made one after another: two at once would choose the same entries, and one of them in vain.
     claiming: Mutex<()>,
+    /// For claims, and for the take-over of intents: each looks for itself.
     low_water: LowWater,
+    low_water_of_intents: LowWater,
     owed: Arc<Notify>,
 }
 
@@ -115,6 +117,7 @@ impl Applier {
             batch: BatchSize::new(options.batch_max),
             claiming: Mutex::new(()),
             low_water: LowWater::default(),
+            low_water_of_intents: LowWater::default(),
             options,
         })
     }

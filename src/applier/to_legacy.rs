@@ -109,7 +109,7 @@ impl Applier {
                 self.legacy.db(),
                 self.lease(),
                 self.options.clock_skew_max,
-                &self.low_water,
+                &self.low_water_of_intents,
             )
             .await;
             let intent = match claimed {

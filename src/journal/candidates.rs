@@ -40,12 +40,21 @@ pub(super) async fn candidates(
     low_water: &LowWater,
 ) -> Result<Vec<(String, Key)>, Fault> {
     let look = low_water.begin(options.epoch_min, Instant::now());
-    let oldest = among_oldest(db, options, which, look.from).await?;
-    low_water.end(look, oldest.first, Instant::now());
-    if oldest.keys.is_empty() && oldest.entries >= OLDEST {
-        return among_all(db, options, which).await;
+    let (keys, is_deep) = if look.is_whole() {
+        let oldest = among_oldest(db, options, which).await?;
+        let is_deep = oldest.entries >= OLDEST;
+        low_water.end(look, oldest.first, is_deep, Instant::now());
+        (oldest.keys, is_deep)
+    } else {
+        let oldest =
+            format!("(SELECT * FROM cutover.journal WHERE seq >= $5 ORDER BY seq LIMIT {OLDEST})");
+        let keys = from_first(db, options, which, &oldest, look.from).await?;
+        (keys, look.is_deep)
+    };
+    if keys.is_empty() && is_deep {
+        return from_first(db, options, which, "cutover.journal", 0).await;
     }
-    Ok(oldest.keys)
+    Ok(keys)
 }
 
 /// What the oldest open entries are.
@@ -58,26 +67,20 @@ struct Oldest {
     keys: Vec<(String, Key)>,
 }
 
-/// Each entry is looked at once, so what is gone and not yet vacuumed is stepped over once, and not for every key.
-async fn among_oldest(
-    db: &Db,
-    options: &ClaimOptions,
-    which: Which,
-    from: i64,
-) -> Result<Oldest, Fault> {
+/// Looks from the start. Each entry is met once, so what is gone and not yet vacuumed is stepped over once, and not
+/// for every key.
+async fn among_oldest(db: &Db, options: &ClaimOptions, which: Which) -> Result<Oldest, Fault> {
     let parked = which.condition();
     let sql = format!(
         "WITH oldest AS (SELECT j.*, row_number() OVER (PARTITION BY generation, tbl, key ORDER BY seq) AS place \
-         FROM (SELECT * FROM cutover.journal WHERE seq >= $5 ORDER BY seq LIMIT {OLDEST}) AS j) \
+         FROM (SELECT * FROM cutover.journal ORDER BY seq LIMIT {OLDEST}) AS j) \
          SELECT o.entries, o.first, k.tbl, k.key \
          FROM (SELECT count(*) AS entries, min(seq) AS first FROM oldest) AS o \
          LEFT JOIN (SELECT j.seq, j.tbl, j.key FROM oldest AS j \
              WHERE {IS_DUE} AND {parked} AND j.place = 1 ORDER BY j.seq LIMIT $3) AS k ON true \
          ORDER BY k.seq"
     );
-    let mut args = args(options, which);
-    args.push(from.into());
-    let rows = db.control(&sql, args).await?;
+    let rows = db.control(&sql, args(options, which)).await?;
     let head = rows
         .first()
         .ok_or_else(|| Fault::Unexpected("a count without a row".to_owned()))?;
@@ -91,19 +94,24 @@ async fn among_oldest(
     })
 }
 
-async fn among_all(
+/// Looks among these entries until there are enough; none of their keys has an older one at `from` or later.
+async fn from_first(
     db: &Db,
     options: &ClaimOptions,
     which: Which,
+    entries: &str,
+    from: i64,
 ) -> Result<Vec<(String, Key)>, Fault> {
     let parked = which.condition();
     let sql = format!(
-        "SELECT j.tbl, j.key FROM cutover.journal AS j WHERE {IS_DUE} AND {parked} \
+        "SELECT j.tbl, j.key FROM {entries} AS j WHERE {IS_DUE} AND {parked} \
          AND NOT EXISTS (SELECT 1 FROM cutover.journal o \
-             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.generation = j.generation \
-             LIMIT 1 OFFSET 0) ORDER BY j.seq LIMIT $3"
+             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.seq >= $5 \
+             AND o.generation = j.generation LIMIT 1 OFFSET 0) ORDER BY j.seq LIMIT $3"
     );
-    let rows = db.control(&sql, args(options, which)).await?;
+    let mut args = args(options, which);
+    args.push(from.into());
+    let rows = db.control(&sql, args).await?;
     rows.iter().map(|row| key_at(row, 0)).collect()
 }
 

@@ -3,7 +3,7 @@
 //! While somebody holds a transaction open for long (a row lock, a report, a dump), PostgreSQL keeps every entry that
 //! was settled meanwhile, and whoever reads the journal from its start steps over all of them: the longer it lasts,
 //! the dearer each claim, until payments fall behind. So a look begins a little below the first entry that the
-//! last one met.
+//! last look from the start met.
 //!
 //! It is a hint. An entry gets its number before it is committed, so one may turn up below the mark; some looks begin at
 //! the start, and find it: the first under each epoch, because a drain waits for what they would miss, and then
@@ -29,6 +29,7 @@ pub struct LowWater(Mutex<Mark>);
 #[derive(Debug, Default)]
 struct Mark {
     seq: i64,
+    is_deep: bool,
     /// The epoch under which the last look from the start began, and when the next is due.
     whole: Option<(Epoch, Instant)>,
 }
@@ -36,13 +37,22 @@ struct Mark {
 /// A look that has begun.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
-    /// The first entry it may skip nothing from.
+    /// The first entry that it must not skip.
     pub(super) from: i64,
+    /// Whether the last look from the start did not get to the end.
+    pub(super) is_deep: bool,
     began_at: Instant,
 }
 
+impl Look {
+    /// Whether it begins at the start.
+    pub(super) fn is_whole(self) -> bool {
+        self.from == 0
+    }
+}
+
 impl LowWater {
-    /// Begins a look; `epoch` is the latest that is known.
+    /// Begins a look; `epoch` is the latest that is known. One from the start must be ended.
     pub(super) fn begin(&self, epoch: Epoch, now: Instant) -> Look {
         let mut mark = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let from = match mark.whole {
@@ -55,25 +65,25 @@ impl LowWater {
         };
         Look {
             from,
+            is_deep: mark.is_deep,
             began_at: now,
         }
     }
 
-    /// Ends a look that met `first` as its first open entry, if it met any.
-    pub(super) fn end(&self, look: Look, first: Option<i64>, now: Instant) {
+    /// Ends a look from the start: what it met first, if anything, and whether it did not get to the end.
+    pub(super) fn end(&self, look: Look, first: Option<i64>, is_deep: bool, now: Instant) {
         let mut mark = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        mark.is_deep = is_deep;
         if let Some(first) = first {
-            mark.seq = look.from.max(first.saturating_sub(MARGIN));
+            mark.seq = first.saturating_sub(MARGIN).max(1);
         }
-        if look.from == 0
-            && let Some((_, due)) = &mut mark.whole
-        {
+        if let Some((_, due)) = &mut mark.whole {
             let cost = now.saturating_duration_since(look.began_at);
             *due = (*due).max(now + cost * WHOLE_SHARE);
         }
     }
 
-    /// The first open entry of any kind. Ends a look of its own.
+    /// The first open entry of any kind that a look of its own meets.
     pub(super) async fn first_open(&self, tx: &mut Tx, epoch: Epoch) -> Result<Option<i64>, Fault> {
         let look = self.begin(epoch, Instant::now());
         let rows = tx
@@ -83,7 +93,9 @@ impl LowWater {
             )
             .await?;
         let first = rows.first().map_or(Ok(None), |row| row.int(0))?;
-        self.end(look, first, Instant::now());
+        if look.is_whole() {
+            self.end(look, first, false, Instant::now());
+        }
         Ok(first)
     }
 }
@@ -94,45 +106,40 @@ mod tests {
 
     const LATER: Duration = Duration::from_millis(10);
 
+    fn look_from_start(mark: &LowWater, first: Option<i64>, began_at: Instant, took: Duration) {
+        let look = mark.begin(Epoch(3), began_at);
+        assert!(look.is_whole());
+        mark.end(look, first, false, began_at + took);
+    }
+
     #[test]
-    fn looks_begin_a_little_below_the_first_open_entry() {
+    fn looks_begin_a_little_below_what_the_last_one_from_the_start_met() {
         let (mark, now) = (LowWater::default(), Instant::now());
-        let whole = mark.begin(Epoch(3), now);
-        assert_eq!(whole.from, 0);
-        mark.end(whole, Some(50_000), now);
-        let look = mark.begin(Epoch(3), now + LATER);
-        assert_eq!(look.from, 50_000 - MARGIN);
-        mark.end(look, Some(49_500), now + LATER);
+        look_from_start(&mark, Some(50_000), now, Duration::ZERO);
         assert_eq!(mark.begin(Epoch(3), now + LATER).from, 50_000 - MARGIN);
-        mark.end(look, None, now + LATER);
-        assert_eq!(mark.begin(Epoch(3), now + LATER).from, 50_000 - MARGIN);
+        let next = now + WHOLE_EVERY;
+        look_from_start(&mark, Some(7_000), next, Duration::ZERO);
+        assert_eq!(mark.begin(Epoch(3), next + LATER).from, 7_000 - MARGIN);
+        let last = next + WHOLE_EVERY;
+        look_from_start(&mark, None, last, Duration::ZERO);
+        assert_eq!(mark.begin(Epoch(3), last + LATER).from, 7_000 - MARGIN);
     }
 
     #[test]
     fn the_first_look_under_an_epoch_begins_at_the_start() {
         let (mark, now) = (LowWater::default(), Instant::now());
-        mark.end(mark.begin(Epoch(3), now), Some(50_000), now);
-        assert_eq!(mark.begin(Epoch(4), now).from, 0);
-        assert!(mark.begin(Epoch(4), now).from > 0);
+        look_from_start(&mark, Some(50_000), now, Duration::ZERO);
+        assert!(mark.begin(Epoch(4), now).is_whole());
+        assert!(!mark.begin(Epoch(4), now).is_whole());
     }
 
     #[test]
     fn dear_looks_from_the_start_are_rarer() {
         let (mark, now) = (LowWater::default(), Instant::now());
         let dear = Duration::from_millis(200);
-        mark.end(mark.begin(Epoch(3), now), Some(50_000), now + dear);
-        assert!(mark.begin(Epoch(3), now + WHOLE_EVERY).from > 0);
+        look_from_start(&mark, Some(50_000), now, dear);
+        assert!(!mark.begin(Epoch(3), now + WHOLE_EVERY).is_whole());
         let due = now + dear + dear * WHOLE_SHARE;
-        assert_eq!(mark.begin(Epoch(3), due).from, 0);
-    }
-
-    #[test]
-    fn an_entry_that_turned_up_below_the_mark_lowers_it() {
-        let (mark, now) = (LowWater::default(), Instant::now());
-        mark.end(mark.begin(Epoch(3), now), Some(50_000), now);
-        let whole = mark.begin(Epoch(3), now + WHOLE_EVERY);
-        mark.end(whole, Some(7_000), now + WHOLE_EVERY);
-        let look = mark.begin(Epoch(3), now + WHOLE_EVERY);
-        assert_eq!(look.from, 7_000 - MARGIN);
+        assert!(mark.begin(Epoch(3), due).is_whole());
     }
 }
