@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::activity::{Activity, Answering};
 use super::answer::error_response;
 use super::body::too_large;
+use super::in_place::InPlace;
 use super::stream::{Stream, Transport};
 use super::{Arriving, Hangup, ServerOptions, Service};
 
@@ -46,7 +47,8 @@ pub(super) async fn drive(
         // `Activity` times the headers, and tells them from idling.
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), answers);
-    let mut connection = pin!(connection);
+    let connection = pin!(connection);
+    let mut connection = InPlace::new(connection);
     let mut draining = false;
     loop {
         tokio::select! {
@@ -68,7 +70,7 @@ pub(super) async fn drive(
                     return;
                 }
                 draining = true;
-                connection.as_mut().graceful_shutdown();
+                connection.get_mut().as_mut().graceful_shutdown();
             }
         }
     }

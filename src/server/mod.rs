@@ -12,6 +12,7 @@ mod answer;
 mod body;
 mod connection;
 mod hangup;
+mod in_place;
 mod options;
 mod service;
 mod stream;
