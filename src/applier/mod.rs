@@ -10,14 +10,16 @@ mod housekeeping;
 mod payable;
 mod to_legacy;
 mod to_storage;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use batch::BatchSize;
+use turns::{Turn, Turns};
 
 use crate::control::{Control, Phase};
 use crate::drift::Drift;
@@ -66,19 +68,12 @@ pub struct Applier {
     drift: Arc<Drift>,
     options: ApplierOptions,
     batch: BatchSize,
-    /// Claims are made one after another: two at once would choose the same entries, and one of them in vain.
-    claiming: Mutex<()>,
+    turns: Turns,
     /// For claims, and for the take-over of intents: each looks for itself.
     low_water: LowWater,
     low_water_of_intents: LowWater,
     owed: Arc<Notify>,
 }
-
-/// How much more rarely than the first the other workers look without being woken.
-const RELIEF: u32 = 5;
-/// From being woken to looking: the caller's answer goes out first, and writes that come together are paid
-/// together.
-const LINGER: Duration = Duration::from_millis(1);
 
 /// What a round found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,7 +110,7 @@ impl Applier {
             drift: parts.drift,
             owed: parts.owed,
             batch: BatchSize::new(options.batch_max),
-            claiming: Mutex::new(()),
+            turns: Turns::new(options.concurrency, options.poll, options.backoff_max),
             low_water: LowWater::default(),
             low_water_of_intents: LowWater::default(),
             options,
@@ -125,40 +120,26 @@ impl Applier {
     /// Runs until `shutdown`; finishes the payment under way first.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let mut workers = tokio::task::JoinSet::new();
-        for worker in 0..self.options.concurrency.max(1) {
-            workers.spawn(Arc::clone(&self).work(worker, shutdown.clone()));
+        for _ in 0..self.options.concurrency.max(1) {
+            workers.spawn(Arc::clone(&self).work(shutdown.clone()));
         }
         workers.spawn(Arc::clone(&self).keep_house(shutdown));
         while workers.join_next().await.is_some() {}
     }
 
-    async fn work(self: Arc<Self>, worker: usize, shutdown: CancellationToken) {
-        // One worker looks for what nobody woke it for; the others stand in while it is kept waiting.
-        let poll = match worker {
-            0 => self.options.poll,
-            _ => self.options.poll * RELIEF,
-        };
-        let mut wait = poll;
-        while !shutdown.is_cancelled() {
-            match self.round(worker, &shutdown).await {
-                Round::Paid => {
-                    wait = poll;
-                    continue;
-                }
-                Round::Idle => wait = poll,
-                Round::Unavailable => wait = (wait * 2).min(self.options.backoff_max),
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = self.owed.notified(), if wait <= poll => tokio::time::sleep(LINGER).await,
-                () = tokio::time::sleep(jittered(wait)) => {}
-            }
+    async fn work(self: Arc<Self>, shutdown: CancellationToken) {
+        loop {
+            let mut turn = tokio::select! {
+                () = shutdown.cancelled() => return,
+                turn = self.turns.next(&self.owed) => turn,
+            };
+            let found = self.round(&mut turn, &shutdown).await;
+            turn.end(found, &self.owed);
         }
     }
 
-    /// One look at the journal. Parked entries and intents are the first worker's.
-    async fn round(&self, worker: usize, shutdown: &CancellationToken) -> Round {
-        let first = worker == 0;
+    /// One look at the journal.
+    async fn round(&self, turn: &mut Turn<'_>, shutdown: &CancellationToken) -> Round {
         let snapshot = self.control.snapshot();
         if snapshot.phase == Phase::Recovering {
             // Which side is right is for an operator to say: a payment would overwrite what may be the only copy.
@@ -166,34 +147,48 @@ impl Applier {
         }
         match snapshot.stage {
             Stage::Off | Stage::Complete => Round::Idle,
-            Stage::DualWrite | Stage::Shadow => match self.pay_storage().await {
-                Round::Idle if first => self.pay_parked(shutdown).await,
+            Stage::DualWrite | Stage::Shadow => match self.pay_storage(turn).await {
+                Round::Idle => self.tend_storage(turn, shutdown).await,
                 round => round,
             },
-            Stage::Live => match (self.pay_legacy().await, first) {
-                (round, false) => round,
-                (round, true) => round
-                    .and(self.resolve_intents().await)
-                    .and(self.pay_given_back(shutdown).await),
-            },
-            Stage::RampDown => match (self.pay_legacy().await, first) {
-                (round, false) => round,
-                (round, true) => round.and(self.resolve_intents().await),
-            },
+            Stage::Live | Stage::RampDown => {
+                let round = self.pay_legacy(turn).await;
+                round.and(self.tend_legacy(turn, snapshot.stage, shutdown).await)
+            }
         }
     }
 
-    /// What legacy refused in `live`: storage gets legacy's rows back (P13).
-    async fn pay_given_back(&self, shutdown: &CancellationToken) -> Round {
-        match self.pay_storage().await {
-            Round::Idle => self.pay_parked(shutdown).await,
+    /// Parked entries.
+    async fn tend_storage(&self, turn: &mut Turn<'_>, shutdown: &CancellationToken) -> Round {
+        match turn.tend() {
+            Some(_tending) => turn.during(self.pay_parked(shutdown)).await,
+            None => Round::Idle,
+        }
+    }
+
+    /// Intents; in `live` also what legacy refused: storage gets legacy's rows back (P13).
+    async fn tend_legacy(
+        &self,
+        turn: &mut Turn<'_>,
+        stage: Stage,
+        shutdown: &CancellationToken,
+    ) -> Round {
+        let Some(_tending) = turn.tend() else {
+            return Round::Idle;
+        };
+        let resolved = turn.during(self.resolve_intents()).await;
+        if stage == Stage::RampDown {
+            return resolved;
+        }
+        let given_back = match self.pay_storage(turn).await {
+            Round::Idle => turn.during(self.pay_parked(shutdown)).await,
             round => round,
-        }
+        };
+        resolved.and(given_back)
     }
 
-    /// Claims entries whose turn it is.
+    /// Claims entries that are due. Within a turn: two at once would choose the same, and one of them in vain.
     async fn claim(&self, direction: Direction) -> Result<Option<Claim>, Fault> {
-        let _one_at_a_time = self.claiming.lock().await;
         journal::claim(
             self.legacy.db(),
             &self.claim_options(direction),
@@ -226,10 +221,4 @@ impl Applier {
             self.options.rpc_deadline + self.options.quiet_period
         }
     }
-}
-
-/// Replicas that wait for the same thing should not all come back at once.
-fn jittered(wait: Duration) -> Duration {
-    let noise = uuid::Uuid::new_v4().as_u128() % 1000;
-    wait.mul_f64(0.5 + (noise as f64) / 1000.0)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::turns::Turn;
 use super::{Applier, Round};
 use crate::compare::row_diff;
 use crate::contract::Key;
@@ -19,13 +20,18 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 const HUNG_ON_TRIES: i64 = 50;
 
 impl Applier {
-    /// Claims and pays one batch of `copy` entries towards legacy.
-    pub(super) async fn pay_legacy(&self) -> Round {
+    /// Claims and pays one batch of `copy` entries towards legacy. They are paid one by one, so the others need not
+    /// wait for them.
+    pub(super) async fn pay_legacy(&self, turn: &mut Turn<'_>) -> Round {
         let claim = match self.claim(Direction::ToLegacy).await {
             Ok(Some(claim)) => claim,
             Ok(None) => return Round::Idle,
             Err(fault) => return self.trouble("claiming", &fault),
         };
+        if claim.is_full {
+            self.owed.notify_one();
+        }
+        turn.pass_on();
         let mut paid = false;
         for entry in &claim.entries {
             match self.pay_entry(&claim, entry).await {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::turns::Turn;
 use super::{Applier, Round};
 use crate::compare::row_diff;
 use crate::contract::{Code, Row};
@@ -72,10 +73,16 @@ pub(super) const PARKED_DELAY: Duration = Duration::from_millis(100);
 pub(super) const SCHEMA_DELAY: Duration = Duration::from_secs(2);
 
 impl Applier {
-    /// Claims and pays one batch of entries whose turn it is.
-    pub(super) async fn pay_storage(&self) -> Round {
+    /// Claims and pays one batch of entries that are due.
+    pub(super) async fn pay_storage(&self, turn: &mut Turn<'_>) -> Round {
         match self.claim(Direction::ToStorage).await {
-            Ok(Some(claim)) => self.pay_claim(&claim, false).await.0,
+            Ok(Some(claim)) => {
+                if claim.is_full {
+                    self.owed.notify_one();
+                    turn.pass_on();
+                }
+                turn.during(self.pay_claim(&claim, false)).await.0
+            }
             Ok(None) => Round::Idle,
             Err(fault) => self.trouble("claiming", &fault),
         }

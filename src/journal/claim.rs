@@ -48,6 +48,8 @@ pub struct Claim {
     pub departure: Departure,
     /// One per key, in journal order.
     pub entries: Vec<Claimed>,
+    /// Whether it looked at as many keys as it may take: there may be more.
+    pub is_full: bool,
 }
 
 /// An entry of a claimed key, as the fresh statement under the stripe lock sees it.
@@ -156,6 +158,7 @@ async fn claim_where(
         epoch,
         departure,
         entries: choice.claimed,
+        is_full: heads.len() >= options.batch_max,
     }))
 }
 
