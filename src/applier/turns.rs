@@ -114,10 +114,12 @@ impl<'a> Turn<'a> {
     /// Ends the turn; what it found says how long to rest. Workers that were at work at once and found the secondary
     /// away prolong the rest once.
     pub(super) fn end(self, found: Round, owed: &Notify) {
-        *self.turns.rest() = match found {
+        let mut rest = self.turns.rest();
+        *rest = match found {
             Round::Paid | Round::Idle => self.turns.poll,
-            Round::Unavailable => (self.rested * 2).min(self.turns.rest_max),
+            Round::Unavailable => (self.rested * 2).min(self.turns.rest_max).max(*rest),
         };
+        drop(rest);
         if found == Round::Paid {
             // Others of the same keys may have waited for these.
             owed.notify_one();
