@@ -19,12 +19,12 @@ use std::time::Duration;
 use super::claim::micros;
 use super::stripes::json_list;
 use super::{Claim, Departure};
-use crate::sql::{Arg, Db, Dialect, Fault, Tx};
+use crate::sql::{Arg, Db, Dialect, Fault, Record, Tx};
 
 /// The class of our advisory locks on names (the first of the two 32-bit lock keys).
 const NAME_CLASS: i32 = 0x0063_7564;
 /// How long departures are kept. A claim that is as old as half of this pays nothing any more.
-const KEPT: Duration = Duration::from_secs(3600);
+pub(super) const KEPT: Duration = Duration::from_secs(3600);
 
 /// How old a claim towards legacy may be, past its deadline, to pay yet: it must still see every departure since.
 const CLAIM_AGE_MAX: Duration = Duration::from_secs(1800);
@@ -78,7 +78,14 @@ pub(super) async fn last_departure(tx: &mut Tx) -> Result<Departure, Fault> {
             vec![],
         )
         .await?;
-    let row = rows.first().ok_or_else(no_count)?;
+    counted(&rows)
+}
+
+/// The number that a statement gave.
+pub(super) fn counted(rows: &[Record]) -> Result<Departure, Fault> {
+    let row = rows.first();
+    let row =
+        row.ok_or_else(|| Fault::Unexpected("cutover.departures does not count".to_owned()))?;
     row.some_int(0).map(Departure)
 }
 
@@ -97,20 +104,20 @@ pub async fn note_departure(db: &Db, leaving: &Leaving) -> Result<Departure, Fau
             vec![],
         )
         .await?;
-    let number = rows.first().ok_or_else(no_count)?.some_int(0)?;
-    let since = leaving.before.map_or(number, |before| before.0);
-    for (names, looked) in [(&leaving.row, 0), (&leaving.kinds, since)] {
+    let number = counted(&rows)?;
+    let since = leaving.before.unwrap_or(number);
+    for (names, looked) in [(&leaving.row, 0), (&leaving.kinds, since.0)] {
         tx.control(
             "INSERT INTO cutover.departures AS d (name, number, looked, at_us) \
              SELECT e.value, $1, $2, cutover.now_us() FROM cutover.each($3) AS e WHERE true \
              ON CONFLICT (name) DO UPDATE SET number = excluded.number, at_us = excluded.at_us, \
              looked = CASE WHEN d.looked < excluded.looked THEN excluded.looked ELSE d.looked END",
-            vec![number.into(), looked.into(), list(names)],
+            vec![number.0.into(), looked.into(), list(names)],
         )
         .await?;
     }
     tx.commit().await?;
-    Ok(Departure(number))
+    Ok(number)
 }
 
 /// Whether a row that was read for a claim made after `claimed` may not be put as it was read, because something that it
@@ -158,22 +165,6 @@ pub async fn carried_by(db: &Db, kin: &Kin, noted: Departure) -> Result<Option<D
     let rows = db.control(CARRIED, kin.args(noted)).await?;
     let by = rows.first().map(|row| row.some_int(0)).transpose()?;
     Ok(by.map(Departure))
-}
-
-/// Whether rows of these tables left storage and are yet to be looked at.
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn are_leaving(db: &Db, tables: &BTreeSet<String>) -> Result<bool, Fault> {
-    let rows = db
-        .control(
-            "SELECT 1 FROM cutover.journal WHERE leaves AND kind = 'copy' AND direction = 'legacy' \
-             AND tbl IN (SELECT e.value FROM cutover.each($1) AS e) \
-             AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
-            vec![list(tables)],
-        )
-        .await?;
-    Ok(!rows.is_empty())
 }
 
 /// Forgets departures that no payment can need any more, at most `batch_max`. Returns how many.
@@ -264,10 +255,6 @@ async fn lock(tx: &mut Tx, names: &BTreeSet<String>, how: &str) -> Result<(), Fa
 fn list(names: &BTreeSet<String>) -> Arg {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     json_list(&names)
-}
-
-fn no_count() -> Fault {
-    Fault::Unexpected("cutover.departures does not count".to_owned())
 }
 
 #[cfg(test)]
