@@ -167,20 +167,23 @@ pub async fn carried_by(db: &Db, kin: &Kin, noted: Departure) -> Result<Option<D
     Ok(by.map(Departure))
 }
 
-/// Forgets departures that no payment can need any more, at most `batch_max`. Returns how many.
+/// The last departure that was known when the oldest cause of what legacy is owed was sent.
+pub(super) const OWED_SINCE: &str = "(SELECT min(j.noted) FROM cutover.journal j \
+    WHERE j.direction = 'legacy' AND j.kind = 'copy')";
+
+/// Forgets departures that no payment can need any more, at most `batch_max`. Returns how many. What is owed still
+/// needs those since its cause.
 ///
 /// # Errors
 /// See [`Fault`].
 pub async fn prune_departures(db: &Db, batch_max: i64) -> Result<usize, Fault> {
-    let rows = db
-        .control(
-            "DELETE FROM cutover.departures WHERE at_us < cutover.now_us() - $1 AND name IN (\
-             SELECT name FROM cutover.departures WHERE at_us < cutover.now_us() - $1 AND name <> '' LIMIT $2) \
-             RETURNING name",
-            vec![micros(KEPT).into(), batch_max.into()],
-        )
-        .await?;
-    Ok(rows.len())
+    let forget = format!(
+        "DELETE FROM cutover.departures WHERE at_us < cutover.now_us() - $1 AND name IN (\
+         SELECT d.name FROM cutover.departures d WHERE d.at_us < cutover.now_us() - $1 AND d.name <> '' \
+         AND d.number <= coalesce({OWED_SINCE}, d.number) LIMIT $2) RETURNING name"
+    );
+    let args = vec![micros(KEPT).into(), batch_max.into()];
+    Ok(db.control(&forget, args).await?.len())
 }
 
 impl Departure {
@@ -200,8 +203,8 @@ impl Departure {
 }
 
 impl Claim {
-    /// Notes that everything that hangs on the row of an entry is owed since its departure was noted: it is not looked
-    /// at again for the same reason.
+    /// Notes that what hangs on the row of an entry is owed since its departure was noted: it is not looked at again for
+    /// the same reason, and where all that may hang on it is owed, for which its name is given, for none before.
     ///
     /// # Errors
     /// See [`Fault`]; then it will be looked at again.
@@ -209,11 +212,13 @@ impl Claim {
         &self,
         db: &Db,
         seq: i64,
-        row: &str,
+        row: Option<&str>,
         number: Departure,
     ) -> Result<(), Fault> {
-        let look = "UPDATE cutover.departures SET looked = $2 WHERE name = $1 AND looked < $2";
-        db.control(look, vec![row.into(), number.0.into()]).await?;
+        if let Some(row) = row {
+            let look = "UPDATE cutover.departures SET looked = $2 WHERE name = $1 AND looked < $2";
+            db.control(look, vec![row.into(), number.0.into()]).await?;
+        }
         let known = "UPDATE cutover.journal SET leaves = true, left_by = $3, noted = $3 \
                      WHERE seq = $1 AND token = $2::uuid";
         let args = vec![seq.into(), self.token.into(), number.0.into()];
@@ -260,6 +265,7 @@ fn list(names: &BTreeSet<String>) -> Arg {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::{Epoch, Token};
     use crate::journal::tests::Bench;
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -354,5 +360,38 @@ mod tests {
         assert_eq!(prune_departures(&bench.db, 10).await.unwrap(), 1);
         let next = note_departure(&bench.db, &leaving("row", &[], None)).await;
         assert!(next.unwrap() > first.unwrap(), "numbers grow for ever");
+    }
+
+    #[tokio::test]
+    async fn a_departure_is_remembered_while_something_is_owed_whose_cause_was_sent_before() {
+        let bench = Bench::new().await;
+        let departed = note_departure(&bench.db, &leaving("row", &[], None)).await;
+        let age = "UPDATE cutover.departures SET at_us = 1";
+        bench.db.control(age, vec![]).await.unwrap();
+        bench.owes_legacy(Departure(0)).await;
+        assert_eq!(prune_departures(&bench.db, 10).await.unwrap(), 0);
+        bench.pays_all().await;
+        bench.owes_legacy(departed.unwrap()).await;
+        assert_eq!(prune_departures(&bench.db, 10).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_row_of_which_only_some_that_hang_on_it_were_looked_for_was_not_looked_at() {
+        let bench = Bench::new().await;
+        let number = note_departure(&bench.db, &leaving("row", &[], None)).await;
+        let number = number.unwrap();
+        let claim = Claim {
+            token: Token::fresh(),
+            made_us: 0,
+            deadline_us: 0,
+            epoch: Epoch(7),
+            departure: number,
+            entries: Vec::new(),
+        };
+        for (row, looked) in [(None, false), (Some("row"), true)] {
+            claim.note_look(&bench.db, 1, row, number).await.unwrap();
+            let was = number.was_looked_at(&bench.db, "row").await;
+            assert_eq!(was.unwrap(), looked);
+        }
     }
 }

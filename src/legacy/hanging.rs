@@ -84,22 +84,27 @@ impl Legacy {
         let way = self.way_of(&schema, entry, image).await?;
         let looked = match way {
             Way::LookedAt => None,
-            Way::Left(_) | Way::Stayed => self.follow(claim, entry, image, relations, way).await?,
+            Way::Left(_) | Way::Stayed => self.follow(claim, image, relations, way).await?,
         };
-        // Last, when what was created again later found the trail whole.
+        // After that look: what is created again later finds the trail whole.
         let carried = schema.carried(&image.table);
-        let stayed = way == Way::Stayed && image.row.is_some();
-        if !stayed && !carried.is_empty() {
+        let is_whole = way != Way::Stayed || image.row.is_none();
+        if is_whole && !carried.is_empty() {
             owe_created(self.db(), claim.epoch, &carried, entry.noted).await?;
+        }
+        if let Some(number) = looked {
+            let row = is_whole.then(|| place_of(image));
+            let noted = claim.note_look(self.db(), entry.seq, row.as_deref(), number);
+            noted.await?;
         }
         Ok(looked)
     }
 
-    /// Owes what hangs on the row by relations by which it may do so no more.
+    /// Owes what hangs on the row by relations by which it may do so no more. Returns the number under which that was
+    /// looked for.
     async fn follow(
         &self,
         claim: &Claim,
-        entry: &Claimed,
         image: &Image,
         relations: Vec<Relation>,
         way: Way,
@@ -119,8 +124,7 @@ impl Legacy {
             self.owe_along(claim, image, trail, before.unwrap_or(number), number)
                 .await?;
         }
-        let noted = claim.note_look(self.db(), entry.seq, &row, number);
-        noted.await.map(|()| Some(number))
+        Ok(Some(number))
     }
 
     /// Whether rows of legacy other than itself refer to the row that is to go: where legacy's own foreign keys
