@@ -8,11 +8,11 @@
 //! whoever has followed a departure then owes, as rows that may have left, those of the tables below that were noted
 //! since the cause of the departure was sent.
 //!
-//! None is missed. What was created again after the removal was noted here before whoever followed the departure asks, and is found; or
-//! after it, and then it was sent before the departure got its number, which whoever pays it asks for (`carried_by`); or
-//! it was sent later still. Then the look found the trail whole, unless another write had changed that in storage before
-//! the removal. That one was sent before the departure as well and was still owed then, so whoever pays it asks for the
-//! departure, or finds the row gone.
+//! None is missed. What was created again after the removal is noted here before whoever followed the departure asks,
+//! and is found; or after it, and then it was sent before the departure got its number, which whoever pays it asks for
+//! (`carried_by`); or it was sent later still. Then the look found the trail whole, unless another write had changed that
+//! in storage before the removal. That one was sent before the departure as well and was still owed then, so whoever
+//! pays it asks for the departure, or finds the row gone.
 //!
 //! "Since" is counted in departures, without clocks: a write was sent after the last departure that its replica knew of
 //! by then. Replicas count on every second (`tick`), so that what they know is never much older.
