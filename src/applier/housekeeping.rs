@@ -43,6 +43,9 @@ impl Applier {
     async fn measure(&self) -> Result<(), Fault> {
         let owed = journal::owed(self.legacy.db()).await?;
         self.observer.owed(&owed, self.options.journal_entries_max);
+        if self.control.snapshot().stage == Stage::RampDown {
+            self.legacy.count_on().await?;
+        }
         if owed.quarantined > 0 && journal::retry_written_again(self.legacy.db()).await? > 0 {
             self.owed.notify_one();
         }
@@ -93,6 +96,7 @@ impl Applier {
         while journal::prune_operations(db, before_us, PRUNE_BATCH).await? > 0 {}
         while journal::prune_void(db, PRUNE_BATCH).await? > 0 {}
         while journal::prune_departures(db, PRUNE_BATCH).await? > 0 {}
+        while journal::prune_created(db, PRUNE_BATCH).await? > 0 {}
         Ok(())
     }
 }

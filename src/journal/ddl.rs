@@ -24,6 +24,11 @@ pub const COMPONENT: Component = Component {
             postgres: &[],
             sqlite: &[],
         },
+        Step {
+            portable: &[],
+            postgres: CREATED_POSTGRES,
+            sqlite: CREATED_SQLITE,
+        },
     ],
 };
 
@@ -45,6 +50,30 @@ const DEPARTURES: &[&str] = &[
       at_us bigint NOT NULL
     )",
     "INSERT INTO cutover.departures (name, number, at_us) VALUES ('', 0, 0)",
+];
+
+/// What callers created while legacy is paid (see `created`).
+const CREATED_POSTGRES: &[&str] = &[
+    r#"CREATE TABLE cutover.created (
+      seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+      tbl text COLLATE "C" NOT NULL,
+      key text COLLATE "C" NOT NULL,
+      number bigint NOT NULL,
+      at_us bigint NOT NULL
+    )"#,
+    "CREATE INDEX created_since ON cutover.created (tbl, number)",
+];
+
+/// The same.
+const CREATED_SQLITE: &[&str] = &[
+    "CREATE TABLE cutover_created (
+      seq INTEGER PRIMARY KEY AUTOINCREMENT,
+      tbl TEXT NOT NULL,
+      key TEXT NOT NULL,
+      number INTEGER NOT NULL,
+      at_us INTEGER NOT NULL
+    )",
+    "CREATE INDEX cutover_created_since ON cutover_created (tbl, number)",
 ];
 
 const POSTGRES: &[&str] = &[

@@ -19,12 +19,12 @@ use std::time::Duration;
 use super::claim::micros;
 use super::stripes::json_list;
 use super::{Claim, Departure};
-use crate::sql::{Arg, Db, Dialect, Fault, Tx};
+use crate::sql::{Arg, Db, Dialect, Fault, Record, Tx};
 
 /// The class of our advisory locks on names (the first of the two 32-bit lock keys).
 const NAME_CLASS: i32 = 0x0063_7564;
 /// How long departures are kept. A claim that is as old as half of this pays nothing any more.
-const KEPT: Duration = Duration::from_secs(3600);
+pub(super) const KEPT: Duration = Duration::from_secs(3600);
 
 /// How old a claim towards legacy may be, past its deadline, to pay yet: it must still see every departure since.
 const CLAIM_AGE_MAX: Duration = Duration::from_secs(1800);
@@ -78,7 +78,14 @@ pub(super) async fn last_departure(tx: &mut Tx) -> Result<Departure, Fault> {
             vec![],
         )
         .await?;
-    let row = rows.first().ok_or_else(no_count)?;
+    counted(&rows)
+}
+
+/// The number that a statement gave.
+pub(super) fn counted(rows: &[Record]) -> Result<Departure, Fault> {
+    let row = rows.first();
+    let row =
+        row.ok_or_else(|| Fault::Unexpected("cutover.departures does not count".to_owned()))?;
     row.some_int(0).map(Departure)
 }
 
@@ -97,20 +104,20 @@ pub async fn note_departure(db: &Db, leaving: &Leaving) -> Result<Departure, Fau
             vec![],
         )
         .await?;
-    let number = rows.first().ok_or_else(no_count)?.some_int(0)?;
-    let since = leaving.before.map_or(number, |before| before.0);
-    for (names, looked) in [(&leaving.row, 0), (&leaving.kinds, since)] {
+    let number = counted(&rows)?;
+    let since = leaving.before.unwrap_or(number);
+    for (names, looked) in [(&leaving.row, 0), (&leaving.kinds, since.0)] {
         tx.control(
             "INSERT INTO cutover.departures AS d (name, number, looked, at_us) \
              SELECT e.value, $1, $2, cutover.now_us() FROM cutover.each($3) AS e WHERE true \
              ON CONFLICT (name) DO UPDATE SET number = excluded.number, at_us = excluded.at_us, \
              looked = CASE WHEN d.looked < excluded.looked THEN excluded.looked ELSE d.looked END",
-            vec![number.into(), looked.into(), list(names)],
+            vec![number.0.into(), looked.into(), list(names)],
         )
         .await?;
     }
     tx.commit().await?;
-    Ok(Departure(number))
+    Ok(number)
 }
 
 /// Whether a row that was read for a claim made after `claimed` may not be put as it was read, because something that it
@@ -160,36 +167,23 @@ pub async fn carried_by(db: &Db, kin: &Kin, noted: Departure) -> Result<Option<D
     Ok(by.map(Departure))
 }
 
-/// Whether rows of these tables left storage and are yet to be looked at.
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn are_leaving(db: &Db, tables: &BTreeSet<String>) -> Result<bool, Fault> {
-    let rows = db
-        .control(
-            "SELECT 1 FROM cutover.journal WHERE leaves AND kind = 'copy' AND direction = 'legacy' \
-             AND tbl IN (SELECT e.value FROM cutover.each($1) AS e) \
-             AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
-            vec![list(tables)],
-        )
-        .await?;
-    Ok(!rows.is_empty())
-}
+/// The last departure that was known when the oldest cause of what legacy is owed was sent.
+pub(super) const OWED_SINCE: &str = "(SELECT min(j.noted) FROM cutover.journal j \
+    WHERE j.direction = 'legacy' AND j.kind = 'copy')";
 
-/// Forgets departures that no payment can need any more, at most `batch_max`. Returns how many.
+/// Forgets departures that no payment can need any more, at most `batch_max`. Returns how many. What is owed still
+/// needs those since its cause.
 ///
 /// # Errors
 /// See [`Fault`].
 pub async fn prune_departures(db: &Db, batch_max: i64) -> Result<usize, Fault> {
-    let rows = db
-        .control(
-            "DELETE FROM cutover.departures WHERE at_us < cutover.now_us() - $1 AND name IN (\
-             SELECT name FROM cutover.departures WHERE at_us < cutover.now_us() - $1 AND name <> '' LIMIT $2) \
-             RETURNING name",
-            vec![micros(KEPT).into(), batch_max.into()],
-        )
-        .await?;
-    Ok(rows.len())
+    let forget = format!(
+        "DELETE FROM cutover.departures WHERE at_us < cutover.now_us() - $1 AND name IN (\
+         SELECT d.name FROM cutover.departures d WHERE d.at_us < cutover.now_us() - $1 AND d.name <> '' \
+         AND d.number <= coalesce({OWED_SINCE}, d.number) LIMIT $2) RETURNING name"
+    );
+    let args = vec![micros(KEPT).into(), batch_max.into()];
+    Ok(db.control(&forget, args).await?.len())
 }
 
 impl Departure {
@@ -209,8 +203,8 @@ impl Departure {
 }
 
 impl Claim {
-    /// Notes that everything that hangs on the row of an entry is owed since its departure was noted: it is not looked
-    /// at again for the same reason.
+    /// Notes that what hangs on the row of an entry is owed since its departure was noted: it is not looked at again for
+    /// the same reason, and where all that may hang on it is owed, for which its name is given, for none before.
     ///
     /// # Errors
     /// See [`Fault`]; then it will be looked at again.
@@ -218,11 +212,13 @@ impl Claim {
         &self,
         db: &Db,
         seq: i64,
-        row: &str,
+        row: Option<&str>,
         number: Departure,
     ) -> Result<(), Fault> {
-        let look = "UPDATE cutover.departures SET looked = $2 WHERE name = $1 AND looked < $2";
-        db.control(look, vec![row.into(), number.0.into()]).await?;
+        if let Some(row) = row {
+            let look = "UPDATE cutover.departures SET looked = $2 WHERE name = $1 AND looked < $2";
+            db.control(look, vec![row.into(), number.0.into()]).await?;
+        }
         let known = "UPDATE cutover.journal SET leaves = true, left_by = $3, noted = $3 \
                      WHERE seq = $1 AND token = $2::uuid";
         let args = vec![seq.into(), self.token.into(), number.0.into()];
@@ -266,13 +262,10 @@ fn list(names: &BTreeSet<String>) -> Arg {
     json_list(&names)
 }
 
-fn no_count() -> Fault {
-    Fault::Unexpected("cutover.departures does not count".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::{Epoch, Token};
     use crate::journal::tests::Bench;
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -367,5 +360,38 @@ mod tests {
         assert_eq!(prune_departures(&bench.db, 10).await.unwrap(), 1);
         let next = note_departure(&bench.db, &leaving("row", &[], None)).await;
         assert!(next.unwrap() > first.unwrap(), "numbers grow for ever");
+    }
+
+    #[tokio::test]
+    async fn a_departure_is_remembered_while_something_is_owed_whose_cause_was_sent_before() {
+        let bench = Bench::new().await;
+        let departed = note_departure(&bench.db, &leaving("row", &[], None)).await;
+        let age = "UPDATE cutover.departures SET at_us = 1";
+        bench.db.control(age, vec![]).await.unwrap();
+        bench.owes_legacy(Departure(0)).await;
+        assert_eq!(prune_departures(&bench.db, 10).await.unwrap(), 0);
+        bench.pays_all().await;
+        bench.owes_legacy(departed.unwrap()).await;
+        assert_eq!(prune_departures(&bench.db, 10).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_row_of_which_only_some_that_hang_on_it_were_looked_for_was_not_looked_at() {
+        let bench = Bench::new().await;
+        let number = note_departure(&bench.db, &leaving("row", &[], None)).await;
+        let number = number.unwrap();
+        let claim = Claim {
+            token: Token::fresh(),
+            made_us: 0,
+            deadline_us: 0,
+            epoch: Epoch(7),
+            departure: number,
+            entries: Vec::new(),
+        };
+        for (row, looked) in [(None, false), (Some("row"), true)] {
+            claim.note_look(&bench.db, 1, row, number).await.unwrap();
+            let was = number.was_looked_at(&bench.db, "row").await;
+            assert_eq!(was.unwrap(), looked);
+        }
     }
 }

@@ -13,6 +13,7 @@ mod append;
 mod bonds;
 mod candidates;
 mod claim;
+mod created;
 mod ddl;
 mod departures;
 mod entry;
@@ -32,9 +33,10 @@ mod widen;
 pub use append::{Copies, append_copies};
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
 pub use claim::{Claim, ClaimOptions, claim, claim_parked};
+pub use created::{SENT_AGE_MAX, note_created, owe_created, prune_created, tick};
 pub use ddl::COMPONENT;
 pub use departures::{
-    Kin, Leaving, Ties, are_leaving, carried_by, is_overtaken, note_departure, prune_departures,
+    Kin, Leaving, Ties, carried_by, is_overtaken, note_departure, prune_departures,
 };
 pub use entry::{Claimed, Departure, Direction, Left, Parked};
 pub use gate::{GATE_LOCK, commit_under, gate, gate_in_pg_locks};

@@ -54,16 +54,30 @@ impl Bench {
 
 impl Bench {
     async fn owe(&self, id: u32) {
+        self.owe_to(Direction::ToStorage, id, None).await;
+    }
+
+    /// Something whose cause was sent when this departure was the last known.
+    pub(super) async fn owes_legacy(&self, noted: Departure) {
+        self.owe_to(Direction::ToLegacy, 1, Some(noted)).await;
+    }
+
+    pub(super) async fn pays_all(&self) {
+        let all = "DELETE FROM cutover.journal";
+        self.db.control(all, vec![]).await.unwrap();
+    }
+
+    async fn owe_to(&self, direction: Direction, id: u32, noted: Option<Departure>) {
         let mut tx = self.db.begin().await.unwrap();
         let (table, key) = row("rows", id);
         let keys = [key];
         let copies = Copies {
-            direction: Direction::ToStorage,
+            direction,
             table: &table,
             keys: &keys,
             op_id: None,
             left: Left::No,
-            noted: None,
+            noted,
         };
         append_copies(&mut tx, copies).await.unwrap();
         tx.commit().await.unwrap();
@@ -340,6 +354,7 @@ async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
         ALTER TABLE cutover_journal DROP COLUMN points;
         ALTER TABLE cutover_journal DROP COLUMN left_by;
         ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures;
+        DROP TABLE cutover_created;
         DELETE FROM cutover_schema_versions WHERE version >= 2";
     bench.db.batch(before).await.unwrap();
     for _ in 0..2 {

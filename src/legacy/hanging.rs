@@ -8,7 +8,7 @@
 //! The trail may be lost before it is followed: a row is taken along and created again, perhaps pointing elsewhere,
 //! and its entries are paid as one. So a row that may have been taken along counts as one that was, though
 //! it is there: if it was found by following (`Left`), if a row that may carry its kind along departed while its entry
-//! was open (`Table::place`), or is about to.
+//! was open (`Table::place`), or if it was created since the cause of such a departure was sent (`journal::created`).
 //!
 //! How the look and payments beside it keep clear of each other is told in `journal::departures`.
 
@@ -20,8 +20,8 @@ use serde_json::Value;
 use super::{Image, Legacy};
 use crate::contract::{Key, Row};
 use crate::journal::{
-    Claim, Claimed, Copies, Departure, Direction, Kin, Leaving, Left, Ties, append_copies,
-    are_leaving, carried_by, commit_under, note_departure,
+    self, Claim, Claimed, Copies, Departure, Direction, Kin, Leaving, Left, Ties, append_copies,
+    carried_by, commit_under, note_departure, owe_created,
 };
 use crate::schema::{Filter, Relation, Schema, Table};
 use crate::sql::Fault;
@@ -36,7 +36,7 @@ pub(super) struct Departures(AtomicI64);
 /// What is known of a row's way until it is paid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
-    /// It may have left before this departure, though it may be there again; none where none is known.
+    /// It may have left before this departure, though it may be there again; none where its number is not known.
     Left(Option<Departure>),
     /// It was looked at since it may have left.
     LookedAt,
@@ -52,6 +52,16 @@ impl Legacy {
     #[must_use]
     pub fn departure_known(&self) -> Departure {
         Departure(self.departures.0.load(Ordering::Relaxed))
+    }
+
+    /// Counts departures on, so that what this process knows of them is young.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn count_on(&self) -> Result<(), Fault> {
+        let number = journal::tick(self.db()).await?;
+        self.knows_of(number);
+        Ok(())
     }
 
     /// Owes legacy what hangs on the row of an entry, if it left storage or may have, before it is paid. Returns the
@@ -72,9 +82,33 @@ impl Legacy {
             return Ok(None);
         }
         let way = self.way_of(&schema, entry, image).await?;
-        if way == Way::LookedAt {
-            return Ok(None);
+        let looked = match way {
+            Way::LookedAt => None,
+            Way::Left(_) | Way::Stayed => self.follow(claim, image, relations, way).await?,
+        };
+        // After that look: what is created again later finds the trail whole.
+        let carried = schema.carried(&image.table);
+        let is_whole = way != Way::Stayed || image.row.is_none();
+        if is_whole && !carried.is_empty() {
+            owe_created(self.db(), claim.epoch, &carried, entry.noted).await?;
         }
+        if let Some(number) = looked {
+            let row = is_whole.then(|| place_of(image));
+            let noted = claim.note_look(self.db(), entry.seq, row.as_deref(), number);
+            noted.await?;
+        }
+        Ok(looked)
+    }
+
+    /// Owes what hangs on the row by relations by which it may do so no more. Returns the number under which that was
+    /// looked for.
+    async fn follow(
+        &self,
+        claim: &Claim,
+        image: &Image,
+        relations: Vec<Relation>,
+        way: Way,
+    ) -> Result<Option<Departure>, Fault> {
         let trails = self.trails(relations, way, image).await?;
         if trails.is_empty() {
             return Ok(None);
@@ -90,8 +124,7 @@ impl Legacy {
             self.owe_along(claim, image, trail, before.unwrap_or(number), number)
                 .await?;
         }
-        let noted = claim.note_look(self.db(), entry.seq, &row, number);
-        noted.await.map(|()| Some(number))
+        Ok(Some(number))
     }
 
     /// Whether rows of legacy other than itself refer to the row that is to go: where legacy's own foreign keys
@@ -122,16 +155,13 @@ impl Legacy {
             Some(left) if !left.was_looked_at(self.db(), &place_of(image)).await? => Some(left),
             Some(_) | None => None,
         };
-        let carriers = schema.carriers(&image.table);
-        let carried = match carriers.is_empty() {
-            true => None,
-            false => carried_by(self.db(), &kin(image), entry.noted).await?,
+        let carried = match schema.is_between(&image.table) {
+            true => carried_by(self.db(), &kin(image), entry.noted).await?,
+            false => None,
         };
         Ok(match (marked.max(carried), entry.left) {
             (Some(before), _) => Way::Left((before != Departure(0)).then_some(before)),
             (None, Some(_)) => Way::LookedAt,
-            (None, None) if carriers.is_empty() => Way::Stayed,
-            (None, None) if are_leaving(self.db(), &carriers).await? => Way::Left(None),
             (None, None) => Way::Stayed,
         })
     }
@@ -217,11 +247,9 @@ pub(super) fn ties(schema: &Schema, image: &Image) -> Ties {
     let itself = kin(image);
     let others = names.filter(|name| *name != itself.row);
     let refers_to = others.collect();
-    let is_between = relations.iter().any(Relation::takes_along)
-        && !schema.relations_to(&image.table).is_empty();
     Ties {
         refers_to,
-        kin: is_between.then_some(itself),
+        kin: schema.is_between(&image.table).then_some(itself),
     }
 }
 

@@ -49,19 +49,26 @@ impl Schema {
         pointing
     }
 
-    /// The tables whose rows may take rows of this one along, however far away; itself among them if it may be.
+    /// Whether rows of a table may be taken along, and others may hang on them.
     #[must_use]
-    pub fn carriers(&self, table: &Table) -> BTreeSet<String> {
-        let mut carriers = BTreeSet::new();
+    pub fn is_between(&self, table: &Arc<Table>) -> bool {
+        let relations = self.relations(table);
+        relations.iter().any(Relation::takes_along) && !self.relations_to(table).is_empty()
+    }
+
+    /// The tables whose rows may be taken along with rows of this one, however far away; itself among them if it may be.
+    #[must_use]
+    pub fn carried(&self, table: &Table) -> BTreeSet<String> {
+        let mut carried = BTreeSet::new();
         let mut reached = vec![table.name.clone()];
-        while let Some(child) = reached.pop().and_then(|name| self.table(&name)) {
-            for relation in self.relations(child) {
-                if relation.takes_along() && carriers.insert(relation.parent.name.clone()) {
-                    reached.push(relation.parent.name.clone());
+        while let Some(parent) = reached.pop().and_then(|name| self.table(&name)) {
+            for relation in self.relations_to(parent) {
+                if relation.takes_along() && carried.insert(relation.child.name.clone()) {
+                    reached.push(relation.child.name.clone());
                 }
             }
         }
-        carriers
+        carried
     }
 
     fn relation(&self, child: &Arc<Table>, reference: &Reference) -> Option<Relation> {

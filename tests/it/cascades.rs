@@ -10,7 +10,7 @@ use crate::fixture::{Answer, LegacyKind, World, WorldOptions, eventually};
 use crate::relations::{self, insert, live, nothing_is_owed, remove};
 use crate::storm::{Storm, assert_no_orphan, assert_told};
 
-const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// Every action, a foreign key of two columns, and one that does not point to a primary key.
 const MORE: &str = "
 CREATE TABLE comments (id integer PRIMARY KEY, project integer, number integer, body text,
@@ -34,14 +34,14 @@ fn options() -> WorldOptions {
     }
 }
 
-fn two_replicas() -> WorldOptions {
+pub(crate) fn two_replicas() -> WorldOptions {
     WorldOptions {
         replicas: 2,
         ..options()
     }
 }
 
-async fn ramp_down(options: WorldOptions) -> World {
+pub(crate) async fn ramp_down(options: WorldOptions) -> World {
     let world = live(options, true).await;
     world.advance_to("ramp_down").await;
     world
@@ -340,7 +340,7 @@ async fn fill_related(world: &World) {
     }
 }
 
-async fn fill(world: &World) {
+pub(crate) async fn fill(world: &World) {
     fill_related(world).await;
     let comments = [(1, 10, 2), (2, 20, 1)];
     let comments = comments.map(|(id, project, number)| json!({"id": id, "project": project, "number": number, "body": "comment"}));
@@ -353,11 +353,11 @@ async fn fill(world: &World) {
     write(world, insert("members", members)).await;
 }
 
-fn set(table: &str, filter: Value, data: Value) -> Value {
+pub(crate) fn set(table: &str, filter: Value, data: Value) -> Value {
     json!({"type": "update", "table": table, "where": filter, "data": data})
 }
 
-fn upsert(table: &str, data: Value) -> Value {
+pub(crate) fn upsert(table: &str, data: Value) -> Value {
     json!({"type": "upsert", "table": table, "data": data})
 }
 
@@ -383,7 +383,7 @@ async fn legacy_is_not_written(world: &World, seconds: f64) -> JoinHandle<()> {
     lock
 }
 
-async fn locked(world: &World, tables: &str, seconds: f64) -> JoinHandle<()> {
+pub(crate) async fn locked(world: &World, tables: &str, seconds: f64) -> JoinHandle<()> {
     let sql = format!("BEGIN; LOCK TABLE {tables}; SELECT pg_sleep({seconds}); COMMIT");
     let legacy = world.legacy.clone();
     tokio::spawn(async move { legacy.execute(&sql).await })
@@ -399,7 +399,7 @@ async fn lock_is(world: &World, which: &str) {
 }
 
 /// Waits until legacy has all that storage has: what is owed may not be written down yet.
-async fn paid(world: &World) {
+pub(crate) async fn paid(world: &World) {
     for table in relations::TABLES.iter().chain(&MORE_TABLES) {
         world.settles(table, SOON).await;
     }
@@ -413,7 +413,7 @@ async fn same(world: &World) {
 }
 
 /// Legacy is the authority again, and has what storage had.
-async fn comes_back(world: &World) {
+pub(crate) async fn comes_back(world: &World) {
     eventually("the way back is drained", SOON, async || {
         let back = world.proxies[0].rollback().await;
         back.status.is_success().then_some(()).ok_or(back.body)

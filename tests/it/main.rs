@@ -16,6 +16,7 @@ mod capture;
 mod cascades;
 mod control;
 mod crashes;
+mod created_again;
 mod drill;
 mod failures;
 mod fixture;

@@ -51,8 +51,7 @@ async fn eighteen_tables_are_moved_under_traffic_though_replicas_are_killed_thre
         world.proxies[round % 2].restart().await;
     }
     eventually("the backfill is done", long, async || {
-        let job = job(&world, &path, 1).await;
-        (job["state"] == "done").then_some(()).ok_or(job)
+        filled(&world, &path, 1).await
     })
     .await;
     let meanwhile = verify(&world, false, long).await;
@@ -101,8 +100,7 @@ async fn a_row_whose_parent_is_yet_to_be_filled_is_not_given_up_however_much_han
     eventually("the backfill is done", LONG, async || {
         assert_eq!(world.legacy.number(given_up).await, 0);
         world.legacy.execute(write).await;
-        let job = job(&world, &path, 0).await;
-        (job["state"] == "done").then_some(()).ok_or(job)
+        filled(&world, &path, 0).await
     })
     .await;
     let report = verify(&world, false, LONG).await;
@@ -152,8 +150,7 @@ async fn rows_that_storage_will_never_take_are_given_up_however_many_they_are() 
     world.advance_to("dual_write").await;
     let path = first_fill(&world).await;
     eventually("the backfill is done", LONG, async || {
-        let job = job(&world, &path, 0).await;
-        (job["state"] == "done").then_some(()).ok_or(job)
+        filled(&world, &path, 0).await
     })
     .await;
     let stricter = "ALTER TABLE a ADD CHECK (n > 0)";
@@ -250,6 +247,11 @@ async fn first_fill(world: &World) -> String {
     let body = json!({"reason": "first fill"});
     let begun = admin.post("/admin/backfill", &body).await.unwrap().ok();
     format!("/admin/jobs/{}", begun["id"].as_str().unwrap())
+}
+
+async fn filled(world: &World, path: &str, proxy: usize) -> Result<(), Value> {
+    let job = job(world, path, proxy).await;
+    (job["state"] == "done").then_some(()).ok_or(job)
 }
 
 async fn job(world: &World, path: &str, proxy: usize) -> Value {

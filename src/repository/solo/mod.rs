@@ -20,9 +20,10 @@ use std::time::{Duration, Instant};
 use super::Repository;
 use super::errors;
 use super::write::{Order, Turn};
+use crate::clock;
 use crate::contract::{AttemptId, OpId};
 use crate::control::{LegacyDebt, Snapshot};
-use crate::journal::{Copies, Departure, Direction, append_copies};
+use crate::journal::{Copies, Departure, Direction, SENT_AGE_MAX, append_copies, note_created};
 use crate::schema::write_query;
 use crate::sql::Fault;
 use crate::stage::{Backend, Stage};
@@ -34,6 +35,15 @@ use touched::{Touched, touched_rows};
 
 pub(super) use circuit::Circuit;
 pub(super) use recent::Recent;
+
+/// When a write was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    /// After this departure.
+    noted: Departure,
+    /// By `clock::boottime`.
+    at: Duration,
+}
 
 /// What `status` says of repeats in these stages.
 #[must_use]
@@ -85,9 +95,12 @@ impl Repository {
         debt: Option<LegacyDebt>,
     ) -> Turn {
         let started = Instant::now();
-        let noted = self.legacy.departure_known();
+        let sent = Sent {
+            noted: self.legacy.departure_known(),
+            at: clock::boottime(),
+        };
         let call = storage::Call {
-            query: write_query(&order.write, &crate::clock::rfc3339_now()),
+            query: write_query(&order.write, &clock::rfc3339_now()),
             attempt: AttemptId::fresh(),
             deadline: self.rpc_deadline(),
             epoch: snapshot.epoch,
@@ -101,7 +114,7 @@ impl Repository {
             Ok(reply) => {
                 if let Some(debt) = debt {
                     let taken = Taken::new(order, snapshot.epoch, reply);
-                    self.owe_legacy(order, taken, noted, debt);
+                    self.owe_legacy(order, taken, sent, debt);
                 }
                 ticket.done(reply.clone());
             }
@@ -122,13 +135,7 @@ impl Repository {
 
     /// Appends what legacy is owed, behind the caller's back, and records the operation; a debt that cannot be
     /// written down is a dropped one.
-    fn owe_legacy(
-        self: &Arc<Self>,
-        order: &Order,
-        taken: Taken,
-        noted: Departure,
-        debt: LegacyDebt,
-    ) {
+    fn owe_legacy(self: &Arc<Self>, order: &Order, taken: Taken, sent: Sent, debt: LegacyDebt) {
         let schema = self.legacy.schema();
         let touched = match touched_rows(&schema, &order.write, taken.reply()) {
             Ok(touched) => touched,
@@ -145,7 +152,7 @@ impl Repository {
         self.tasks.spawn(async move {
             let _permit = permit;
             for rows in touched {
-                if let Err(fault) = this.write_down(&rows, op_id, noted).await {
+                if let Err(fault) = this.write_down(&rows, op_id, sent).await {
                     tracing::error!(%fault, "a debt towards legacy was dropped");
                     return;
                 }
@@ -157,24 +164,25 @@ impl Repository {
         });
     }
 
-    async fn write_down(
-        &self,
-        touched: &Touched,
-        op_id: OpId,
-        noted: Departure,
-    ) -> Result<(), Fault> {
+    async fn write_down(&self, touched: &Touched, op_id: OpId, sent: Sent) -> Result<(), Fault> {
         let table = &touched.table;
         let keys = self.legacy.canonical_keys(table, &touched.keys).await?;
         let mut tx = self.legacy.db().begin().await?;
+        if clock::boottime().saturating_sub(sent.at) > SENT_AGE_MAX {
+            return Err(Fault::Unexpected("it was sent too long ago".to_owned()));
+        }
         let copies = Copies {
             direction: Direction::ToLegacy,
             table: &table.name,
             keys: &keys,
             op_id: Some(op_id),
             left: touched.left,
-            noted: Some(noted),
+            noted: Some(sent.noted),
         };
         append_copies(&mut tx, copies).await?;
+        if touched.created {
+            note_created(&mut tx, &table.name, &keys).await?;
+        }
         tx.commit().await
     }
 }

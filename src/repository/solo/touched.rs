@@ -21,6 +21,8 @@ pub(super) struct Touched {
     /// Each the key's column values, in key order.
     pub(super) keys: Vec<Vec<Value>>,
     pub(super) left: Left,
+    /// They may have been created again after others, which may hang on them yet, were taken along with them.
+    pub(super) created: bool,
 }
 
 /// How a row lets go of what refers to it: it goes, or these columns of it change.
@@ -87,10 +89,16 @@ fn touched_by(schema: &Schema, change: &Change, rows: &[Row]) -> Result<Touched,
     if left != Left::No && rekeys(schema, table, lets_go(change)) {
         return Err("rows that refer to it may have other keys since".to_owned());
     }
+    let creates = match change {
+        Change::Insert { .. } => true,
+        Change::Update { set, .. } => set.keys().any(is_key),
+        Change::Delete { .. } | Change::SoftDelete { .. } => false,
+    };
     Ok(Touched {
         table: Arc::clone(table),
         keys,
         left,
+        created: creates && schema.is_between(table),
     })
 }
 
@@ -191,6 +199,40 @@ mod tests {
         let insert = json!({"type": "insert", "table": "items", "data": item});
         let inserted = touched(&schema(), insert, item);
         assert_eq!(inserted, Ok((json!([[ID]]), Left::No)));
+    }
+
+    #[test]
+    fn rows_are_created_by_inserts_and_new_keys_where_they_may_have_been_taken_along_before() {
+        let mut between = schema();
+        let events = between.tables.get_mut("events").expect("a table");
+        Arc::make_mut(events).references.push(Reference {
+            columns: vec![0],
+            table: "items".to_owned(),
+            target: vec!["id".to_owned()],
+            on_delete: OnChange::SetNull,
+            on_update: OnChange::Refuse,
+            clears: vec![0],
+        });
+        let creates = |schema: &Schema, query: Value, reply: Value| {
+            let reply = Reply::from_json(reply.to_string());
+            let touched = touched_rows(schema, &write(query), &reply);
+            touched.map(|touched| touched[0].created)
+        };
+        let item = json!({"id": ID, "campaign_id": OTHER});
+        let by = |kind: &str| json!({"type": kind, "table": "items", "data": item});
+        for kind in ["insert", "upsert"] {
+            assert_eq!(creates(&between, by(kind), item.clone()), Ok(true));
+            assert_eq!(creates(&schema(), by(kind), item.clone()), Ok(false));
+        }
+        let set =
+            |data| json!({"type": "update", "table": "items", "where": {"id": ID}, "data": data});
+        let moved = creates(&between, set(json!({"id": OTHER})), item.clone());
+        assert_eq!(moved, Ok(true));
+        let other = creates(&between, set(json!({"campaign_id": OTHER})), item.clone());
+        assert_eq!(other, Ok(false));
+        let campaign = json!({"id": ID, "name": "x"});
+        let root = json!({"type": "insert", "table": "campaigns", "data": campaign});
+        assert_eq!(creates(&between, root, campaign), Ok(false));
     }
 
     #[test]
