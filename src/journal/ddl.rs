@@ -24,6 +24,11 @@ pub const COMPONENT: Component = Component {
             postgres: &[],
             sqlite: &[],
         },
+        Step {
+            portable: FLOOR,
+            postgres: &[],
+            sqlite: &[],
+        },
     ],
 };
 
@@ -46,6 +51,9 @@ const DEPARTURES: &[&str] = &[
     )",
     "INSERT INTO cutover.departures (name, number, at_us) VALUES ('', 0, 0)",
 ];
+
+/// Below the highest of these nothing is owed (see `floor`).
+const FLOOR: &[&str] = &["CREATE TABLE cutover.journal_floor (seq bigint PRIMARY KEY)"];
 
 const POSTGRES: &[&str] = &[
     r#"CREATE TABLE IF NOT EXISTS cutover.journal (

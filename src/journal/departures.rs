@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::claim::micros;
+use super::floor::FLOOR;
 use super::stripes::json_list;
 use super::{Claim, Departure};
 use crate::sql::{Arg, Db, Dialect, Fault, Tx};
@@ -165,15 +166,12 @@ pub async fn carried_by(db: &Db, kin: &Kin, noted: Departure) -> Result<Option<D
 /// # Errors
 /// See [`Fault`].
 pub async fn are_leaving(db: &Db, tables: &BTreeSet<String>) -> Result<bool, Fault> {
-    let rows = db
-        .control(
-            "SELECT 1 FROM cutover.journal WHERE leaves AND kind = 'copy' AND direction = 'legacy' \
-             AND tbl IN (SELECT e.value FROM cutover.each($1) AS e) \
-             AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
-            vec![list(tables)],
-        )
-        .await?;
-    Ok(!rows.is_empty())
+    let sql = format!(
+        "SELECT 1 FROM cutover.journal WHERE leaves AND seq >= {FLOOR} AND kind = 'copy' AND direction = 'legacy' \
+         AND tbl IN (SELECT e.value FROM cutover.each($1) AS e) \
+         AND generation = (SELECT generation FROM cutover.state) LIMIT 1"
+    );
+    Ok(!db.control(&sql, vec![list(tables)]).await?.is_empty())
 }
 
 /// Forgets departures that no payment can need any more, at most `batch_max`. Returns how many.

@@ -12,6 +12,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::floor::FLOOR;
 use crate::contract::Epoch;
 use crate::sql::{Fault, Tx};
 
@@ -86,12 +87,9 @@ impl LowWater {
     /// The first open entry of any kind that a look of its own meets.
     pub(super) async fn first_open(&self, tx: &mut Tx, epoch: Epoch) -> Result<Option<i64>, Fault> {
         let look = self.begin(epoch, Instant::now());
-        let rows = tx
-            .control(
-                "SELECT min(seq) FROM cutover.journal WHERE seq >= $1",
-                vec![look.from.into()],
-            )
-            .await?;
+        let sql =
+            format!("SELECT min(seq) FROM cutover.journal WHERE seq >= {FLOOR} AND seq >= $1");
+        let rows = tx.control(&sql, vec![look.from.into()]).await?;
         let first = rows.first().map_or(Ok(None), |row| row.int(0))?;
         if look.is_whole() {
             self.end(look, first, false, Instant::now());

@@ -17,6 +17,7 @@ mod ddl;
 mod departures;
 mod entry;
 mod extend;
+mod floor;
 mod gate;
 mod give_back;
 mod intent;
@@ -37,6 +38,7 @@ pub use departures::{
     Kin, Leaving, Ties, are_leaving, carried_by, is_overtaken, note_departure, prune_departures,
 };
 pub use entry::{Claimed, Departure, Direction, Left, Parked};
+pub use floor::{FLOOR, Sounding, forget_floor, prune_floor};
 pub use gate::{GATE_LOCK, commit_under, gate, gate_in_pg_locks};
 pub use give_back::{Beside, GiveBack, give_back, is_given_back, open_beside};
 pub use intent::{Intent, Opened, distrust, drop_intent, open_intent, settle_intent};

@@ -339,7 +339,7 @@ async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
     let before = "DROP INDEX journal_leaves; ALTER TABLE cutover_journal DROP COLUMN leaves;
         ALTER TABLE cutover_journal DROP COLUMN points;
         ALTER TABLE cutover_journal DROP COLUMN left_by;
-        ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures;
+        ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures; DROP TABLE cutover_journal_floor;
         DELETE FROM cutover_schema_versions WHERE version >= 2";
     bench.db.batch(before).await.unwrap();
     for _ in 0..2 {
