@@ -81,7 +81,7 @@ struct Oldest {
     keys: Vec<(String, Key)>,
 }
 
-/// Looks from the start. Each entry is met once, so what is gone and not yet vacuumed is stepped over once, and not
+/// Looks from the floor. Each entry is met once, so what is gone and not yet vacuumed is stepped over once, and not
 /// for every key.
 async fn among_oldest(db: &Db, options: &ClaimOptions, which: Which) -> Result<Oldest, Fault> {
     let (open, parked) = (open(), which.condition());

@@ -50,9 +50,7 @@ impl Bench {
         }
         widened
     }
-}
 
-impl Bench {
     async fn owe(&self, id: u32) {
         let mut tx = self.db.begin().await.unwrap();
         let (table, key) = row("rows", id);
