@@ -25,9 +25,9 @@ pub const FLOOR: &str = "(SELECT coalesce(max(f.seq), 0) FROM cutover.journal_fl
 /// A floor is raised by this much at least: what few entries cost is not worth a row.
 const STEP: i64 = 100;
 
-/// The last number given to an entry, where this role may know it.
-const LAST: &str = "SELECT last_value FROM pg_sequences \
-     WHERE schemaname = 'cutover' AND sequencename = 'journal_seq_seq' AND last_value IS NOT NULL";
+/// The last number given to an entry, where this role may know it. From a cache a session would draw lower ones later.
+const LAST: &str = "SELECT last_value FROM pg_sequences WHERE schemaname = 'cutover' \
+     AND sequencename = 'journal_seq_seq' AND last_value IS NOT NULL AND cache_size = 1 AND increment_by = 1";
 
 /// Transactions that may have appended entries. A prepared one has no process.
 const WRITERS: &str = "SELECT virtualtransaction, pid IS NULL FROM pg_locks \
