@@ -21,7 +21,7 @@ use batch::BatchSize;
 
 use crate::control::{Control, Phase};
 use crate::drift::Drift;
-use crate::journal::{self, Claim, ClaimOptions, Direction, LowWater};
+use crate::journal::{self, Claim, ClaimOptions, Direction, LowWater, Outlook};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::Parts;
@@ -69,7 +69,7 @@ pub struct Applier {
     /// Claims are made one after another: two at once would choose the same entries, and one of them in vain.
     claiming: Mutex<()>,
     /// For claims, and for the take-over of intents: each looks for itself.
-    low_water: LowWater,
+    outlook: Outlook,
     low_water_of_intents: LowWater,
     owed: Arc<Notify>,
 }
@@ -116,7 +116,7 @@ impl Applier {
             owed: parts.owed,
             batch: BatchSize::new(options.batch_max),
             claiming: Mutex::new(()),
-            low_water: LowWater::default(),
+            outlook: Outlook::default(),
             low_water_of_intents: LowWater::default(),
             options,
         })
@@ -197,7 +197,7 @@ impl Applier {
         journal::claim(
             self.legacy.db(),
             &self.claim_options(direction),
-            &self.low_water,
+            &self.outlook,
         )
         .await
     }
@@ -205,7 +205,7 @@ impl Applier {
     /// Claims parked entries: those that had rested by then, where it is given.
     async fn claim_parked(&self, rested_us: Option<i64>) -> Result<Option<Claim>, Fault> {
         let options = self.claim_options(Direction::ToStorage);
-        journal::claim_parked(self.legacy.db(), &options, &self.low_water, rested_us).await
+        journal::claim_parked(self.legacy.db(), &options, &self.outlook, rested_us).await
     }
 
     fn claim_options(&self, direction: Direction) -> ClaimOptions {

@@ -1,5 +1,6 @@
 //! Where a claim begins to look.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::claim::micros;
@@ -18,6 +19,14 @@ const IS_DUE: &str = "j.direction = $1 AND j.kind = 'copy' \
      AND j.generation = (SELECT generation FROM cutover.state) \
      AND j.not_before_us <= cutover.now_us() AND j.not_before_us <= $4 \
      AND (j.token IS NULL OR j.deadline_us + $2 < cutover.now_us())";
+
+/// What the claims of one process remember of the looks before.
+#[derive(Debug, Default)]
+pub struct Outlook {
+    low_water: LowWater,
+    /// The last look from the floor did not get to the end.
+    is_deep: AtomicBool,
+}
 
 /// The entries to look at.
 fn open() -> String {
@@ -44,29 +53,25 @@ pub(super) async fn candidates(
     db: &Db,
     options: &ClaimOptions,
     which: Which,
-    low_water: &LowWater,
+    outlook: &Outlook,
 ) -> Result<Vec<(String, Key)>, Fault> {
-    let look = low_water.begin(options.epoch_min, Instant::now());
-    let (keys, is_deep) = if look.is_whole() {
+    let look = outlook.low_water.begin(options.epoch_min, Instant::now());
+    let keys = if look.is_whole() {
         let oldest = among_oldest(db, options, which).await?;
         let is_deep = oldest.entries >= OLDEST;
-        low_water.end(look, oldest.first, is_deep, Instant::now());
-        (oldest.keys, is_deep)
+        outlook.is_deep.store(is_deep, Ordering::Relaxed);
+        outlook.low_water.end(look, oldest.first, Instant::now());
+        oldest.keys
     } else {
-        let open = open();
-        let oldest = format!("(SELECT * FROM {open} AND seq >= $5 ORDER BY seq LIMIT {OLDEST})");
-        let keys = from_first(db, options, which, &oldest, look.from).await?;
-        (keys, look.is_deep)
+        let oldest = format!(
+            "(SELECT * FROM {} AND seq >= $5 ORDER BY seq LIMIT {OLDEST})",
+            open()
+        );
+        from_first(db, options, which, &oldest, look.from).await?
     };
-    if keys.is_empty() && is_deep {
-        return from_first(
-            db,
-            options,
-            which,
-            &format!("(SELECT * FROM {})", open()),
-            0,
-        )
-        .await;
+    if keys.is_empty() && outlook.is_deep.load(Ordering::Relaxed) {
+        let all = format!("(SELECT * FROM {})", open());
+        return from_first(db, options, which, &all, 0).await;
     }
     Ok(keys)
 }

@@ -9,10 +9,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::candidates::{Which, candidates};
+use super::candidates::{Outlook, Which, candidates};
 use super::departures::last_departure;
 use super::floor::FLOOR;
-use super::low_water::LowWater;
 use super::stripes::{by_table, lock, seq_is_in, seq_list};
 use super::{Claimed, Departure, Direction, Parked};
 use crate::contract::{Epoch, Key, OpId, Token};
@@ -81,9 +80,9 @@ struct Choice {
 pub async fn claim(
     db: &Db,
     options: &ClaimOptions,
-    low_water: &LowWater,
+    outlook: &Outlook,
 ) -> Result<Option<Claim>, Fault> {
-    claim_where(db, options, Which::Unparked, low_water).await
+    claim_where(db, options, Which::Unparked, outlook).await
 }
 
 /// Claims entries that a constraint parked, to try them again with the current row (P13): of those whose rest is
@@ -94,19 +93,19 @@ pub async fn claim(
 pub async fn claim_parked(
     db: &Db,
     options: &ClaimOptions,
-    low_water: &LowWater,
+    outlook: &Outlook,
     rested_us: Option<i64>,
 ) -> Result<Option<Claim>, Fault> {
-    claim_where(db, options, Which::Parked { rested_us }, low_water).await
+    claim_where(db, options, Which::Parked { rested_us }, outlook).await
 }
 
 async fn claim_where(
     db: &Db,
     options: &ClaimOptions,
     which: Which,
-    low_water: &LowWater,
+    outlook: &Outlook,
 ) -> Result<Option<Claim>, Fault> {
-    let heads = candidates(db, options, which, low_water).await?;
+    let heads = candidates(db, options, which, outlook).await?;
     if heads.is_empty() {
         return Ok(None);
     }

@@ -30,7 +30,6 @@ pub struct LowWater(Mutex<Mark>);
 #[derive(Debug, Default)]
 struct Mark {
     seq: i64,
-    is_deep: bool,
     /// The epoch under which the last look from the floor began, and when the next is due.
     whole: Option<(Epoch, Instant)>,
 }
@@ -40,8 +39,6 @@ struct Mark {
 pub(super) struct Look {
     /// The first entry that it must not skip.
     pub(super) from: i64,
-    /// Whether the last look from the floor did not get to the end.
-    pub(super) is_deep: bool,
     began_at: Instant,
 }
 
@@ -66,15 +63,13 @@ impl LowWater {
         };
         Look {
             from,
-            is_deep: mark.is_deep,
             began_at: now,
         }
     }
 
-    /// Ends a look from the floor: what it met first, if anything, and whether it did not get to the end.
-    pub(super) fn end(&self, look: Look, first: Option<i64>, is_deep: bool, now: Instant) {
+    /// Ends a look from the floor: what it met first, if anything.
+    pub(super) fn end(&self, look: Look, first: Option<i64>, now: Instant) {
         let mut mark = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        mark.is_deep = is_deep;
         if let Some(first) = first {
             mark.seq = first.saturating_sub(MARGIN).max(1);
         }
@@ -92,7 +87,7 @@ impl LowWater {
         let rows = tx.control(&sql, vec![look.from.into()]).await?;
         let first = rows.first().map_or(Ok(None), |row| row.int(0))?;
         if look.is_whole() {
-            self.end(look, first, false, Instant::now());
+            self.end(look, first, Instant::now());
         }
         Ok(first)
     }
@@ -107,7 +102,7 @@ mod tests {
     fn look_from_start(mark: &LowWater, first: Option<i64>, began_at: Instant, took: Duration) {
         let look = mark.begin(Epoch(3), began_at);
         assert!(look.is_whole());
-        mark.end(look, first, false, began_at + took);
+        mark.end(look, first, began_at + took);
     }
 
     #[test]

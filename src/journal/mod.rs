@@ -32,6 +32,7 @@ mod widen;
 
 pub use append::{Copies, append_copies};
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
+pub use candidates::Outlook;
 pub use claim::{Claim, ClaimOptions, claim, claim_parked};
 pub use ddl::COMPONENT;
 pub use departures::{
