@@ -1,4 +1,4 @@
-//! What the journal needs besides being paid: measuring, bounding, pruning.
+//! What the journal needs besides being paid: measuring, bounding, pruning, raising its floor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Applier;
 use crate::control::{TransitionKind, TransitionRequest};
-use crate::journal::{self, Owed};
+use crate::journal::{self, Owed, Sounding};
 use crate::sql::Fault;
 use crate::stage::Stage;
 
@@ -20,12 +20,16 @@ const PRUNE_BATCH: i64 = 5_000;
 const PRUNE_EVERY: u32 = 30;
 
 impl Applier {
-    /// Measures every second, prunes every half minute.
+    /// Measures and looks for the floor every second, prunes every half minute.
     pub(super) async fn keep_house(self: Arc<Self>, shutdown: CancellationToken) {
         let mut tick: u32 = 0;
+        let mut sounding = Sounding::default();
         while !shutdown.is_cancelled() {
             if let Err(fault) = self.measure().await {
                 tracing::debug!(%fault, "the journal could not be measured");
+            }
+            if let Err(fault) = sounding.look(self.legacy.db()).await {
+                tracing::debug!(%fault, "the floor of the journal could not be raised");
             }
             if tick.is_multiple_of(PRUNE_EVERY)
                 && let Err(fault) = self.prune().await
@@ -97,6 +101,7 @@ impl Applier {
         while journal::prune_void(db, PRUNE_BATCH).await? > 0 {}
         while journal::prune_departures(db, PRUNE_BATCH).await? > 0 {}
         while journal::prune_created(db, PRUNE_BATCH).await? > 0 {}
+        journal::prune_floor(db).await?;
         Ok(())
     }
 }

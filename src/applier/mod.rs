@@ -23,7 +23,7 @@ use turns::{Turn, Turns};
 
 use crate::control::{Control, Phase};
 use crate::drift::Drift;
-use crate::journal::{self, Claim, ClaimOptions, Direction, LowWater};
+use crate::journal::{self, Claim, ClaimOptions, Direction, LowWater, Outlook};
 use crate::legacy::Legacy;
 use crate::observe::Observer;
 use crate::repository::Parts;
@@ -70,7 +70,7 @@ pub struct Applier {
     batch: BatchSize,
     turns: Turns,
     /// For claims, and for the take-over of intents: each looks for itself.
-    low_water: LowWater,
+    outlook: Outlook,
     low_water_of_intents: LowWater,
     owed: Arc<Notify>,
 }
@@ -111,7 +111,7 @@ impl Applier {
             owed: parts.owed,
             batch: BatchSize::new(options.batch_max),
             turns: Turns::new(options.concurrency, options.poll, options.backoff_max),
-            low_water: LowWater::default(),
+            outlook: Outlook::default(),
             low_water_of_intents: LowWater::default(),
             options,
         })
@@ -192,7 +192,7 @@ impl Applier {
         journal::claim(
             self.legacy.db(),
             &self.claim_options(direction),
-            &self.low_water,
+            &self.outlook,
         )
         .await
     }
@@ -200,7 +200,7 @@ impl Applier {
     /// Claims parked entries: those that had rested by then, where it is given.
     async fn claim_parked(&self, rested_us: Option<i64>) -> Result<Option<Claim>, Fault> {
         let options = self.claim_options(Direction::ToStorage);
-        journal::claim_parked(self.legacy.db(), &options, &self.low_water, rested_us).await
+        journal::claim_parked(self.legacy.db(), &options, &self.outlook, rested_us).await
     }
 
     fn claim_options(&self, direction: Direction) -> ClaimOptions {

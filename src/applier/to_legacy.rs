@@ -236,7 +236,7 @@ impl Applier {
         }
         let refused = GiveBack {
             token: intent.token,
-            keys: intent.keys.len(),
+            keys: &intent.keys,
             op_id: intent.op_id,
             rule,
             epoch: intent.epoch,

@@ -71,7 +71,7 @@ pub struct Verdict {
 pub(super) struct Facts {
     /// The database's clock.
     pub(super) now_us: i64,
-    /// Open entries of this generation, counted no further than a bound.
+    /// Open entries of this generation, counted no further than a bound; 0 where nobody asks (`counts_owed`).
     pub(super) owed: i64,
     /// Replicas that may come back with debts that the journal does not hold, or have not confirmed the epoch.
     pub(super) unconfirmed: i64,
@@ -111,6 +111,21 @@ pub(super) struct AuditEntry {
 }
 
 impl Ask {
+    /// Whether what is owed decides. Only then it is counted, because writers wait meanwhile.
+    pub(super) fn counts_owed(&self) -> bool {
+        match self {
+            Self::FinishDrain { .. } => true,
+            Self::Move(_)
+            | Self::GiveUpDrain { .. }
+            | Self::Freeze(_)
+            | Self::Rearm(_)
+            | Self::Judge { .. }
+            | Self::Bypass(_)
+            | Self::Lost { .. }
+            | Self::Recover { .. } => false,
+        }
+    }
+
     /// Decides.
     pub(super) fn decide(
         &self,

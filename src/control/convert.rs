@@ -3,6 +3,7 @@
 //! One table, because each cell is a promise: P5 (a rollback keeps debts and deadlines), P11 (older
 //! generations are void) and P8 (a retry learns from its record what became of the operation).
 
+use crate::journal::FLOOR;
 use crate::sql::{Fault, Tx};
 
 use crate::stage::{Backend, Stage};
@@ -71,43 +72,41 @@ impl Conversion {
         let Some(record_state) = self.record_state() else {
             return Ok(0);
         };
-        let deadline_last_us = tx
-            .control(
-                "SELECT coalesce(max(deadline_us), 0) FROM cutover.journal WHERE generation = $1",
-                vec![generation.into()],
-            )
-            .await?
-            .first()
-            .map_or(Ok(0), |row| row.some_int(0))?;
-        tx.control(
+        // Every writer waits meanwhile.
+        let open = format!("seq >= {FLOOR} AND generation = $1");
+        let deadline_last =
+            format!("SELECT coalesce(max(deadline_us), 0) FROM cutover.journal WHERE {open}");
+        let rows = tx.control(&deadline_last, vec![generation.into()]).await?;
+        let deadline_last_us = rows.first().map_or(Ok(0), |row| row.some_int(0))?;
+        let under_way = format!(
             "UPDATE cutover.operations SET state = $2, settled_us = cutover.now_us()
              WHERE state = 'open' AND op_id IN
-                (SELECT op_id FROM cutover.journal WHERE generation = $1 AND kind = 'intent')",
-            vec![generation.into(), record_state.into()],
-        )
-        .await?;
+                (SELECT op_id FROM cutover.journal WHERE {open} AND kind = 'intent')"
+        );
+        let args = vec![generation.into(), record_state.into()];
+        tx.control(&under_way, args).await?;
         if self == Self::CopyTo(Backend::Legacy) {
             // Legacy refused them and storage had not got its rows back: from now on storage's count.
-            tx.control(
+            let refused = format!(
                 "UPDATE cutover.operations SET state = $2, reply = NULL WHERE state = 'refused' AND op_id IN
-                    (SELECT op_id FROM cutover.journal WHERE generation = $1 AND direction = 'storage')",
-                vec![generation.into(), record_state.into()],
-            )
-            .await?;
+                    (SELECT op_id FROM cutover.journal WHERE {open} AND direction = 'storage')"
+            );
+            let args = vec![generation.into(), record_state.into()];
+            tx.control(&refused, args).await?;
         }
         if let Self::CopyTo(backend) = self {
-            tx.control(
+            let copy = format!(
                 "UPDATE cutover.journal SET direction = $2, kind = 'copy', token = NULL, attempt_id = NULL,
                     attempts = 0, parked = NULL,
                     not_before_us = CASE WHEN deadline_us IS NULL THEN not_before_us ELSE deadline_us + $3 END
-                 WHERE generation = $1",
-                vec![
-                    generation.into(),
-                    backend.as_str().into(),
-                    clock_skew_max_us.into(),
-                ],
-            )
-            .await?;
+                 WHERE {open}"
+            );
+            let args = vec![
+                generation.into(),
+                backend.as_str().into(),
+                clock_skew_max_us.into(),
+            ];
+            tx.control(&copy, args).await?;
         }
         Ok(deadline_last_us)
     }

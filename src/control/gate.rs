@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::clock::micros;
 use crate::contract::Epoch;
 use crate::evidence;
+use crate::journal::{self, FLOOR};
 use crate::sql::{Db, Dialect, Fault, Tx};
 
 use super::audit::{self, TransitionRecord};
@@ -130,7 +131,7 @@ pub(super) async fn rehearse(
     let current = State::read(&mut tx)
         .await?
         .ok_or_else(state::not_installed)?;
-    let facts = facts(&mut tx, &current).await?;
+    let facts = facts(&mut tx, &current, ask).await?;
     let change = ask.decide(&current, &facts, options)?;
     tx.commit().await?;
     Ok((current, change))
@@ -144,10 +145,7 @@ impl Attempt<'_> {
         patience: Duration,
     ) -> Result<Changed, TransitionError> {
         let mut tx = db.begin().await?;
-        if tx.dialect() == Dialect::Postgres {
-            let timeout = format!("SET LOCAL lock_timeout = {}", patience.as_millis());
-            tx.fetch(&timeout, vec![]).await?;
-        }
+        be_brief(&mut tx, patience).await?;
         let shut_at = Instant::now();
         tx.lock(GATE_LOCK).await?;
         let current = State::lock(&mut tx).await?;
@@ -159,7 +157,8 @@ impl Attempt<'_> {
                 pause: shut_at.elapsed(),
             });
         }
-        let facts = facts(&mut tx, &current).await?;
+        self.begin_anew_after_loss(&mut tx).await?;
+        let facts = facts(&mut tx, &current, self.ask).await?;
         let mut change = self.ask.decide(&current, &facts, self.options)?;
         self.consume_flag(&mut tx, &change, &facts).await?;
         let skew_us = micros(self.options.clock_skew_max);
@@ -180,13 +179,26 @@ impl Attempt<'_> {
             // They are of rows that may be gone.
             evidence::forget_verified(&mut tx).await?;
         }
-        notify(&mut tx, change.after.epoch).await?;
-        tx.commit().await?;
+        commit_and_tell(tx, change.after.epoch).await?;
         Ok(Changed {
             from: current.stage,
             after: change.after,
             pause: shut_at.elapsed(),
         })
+    }
+
+    /// Where history was lost, nothing is known of the journal's numbers.
+    async fn begin_anew_after_loss(&self, tx: &mut Tx) -> Result<(), Fault> {
+        match self.ask {
+            Ask::Lost { .. } | Ask::Recover { .. } => journal::forget_floor(tx).await,
+            Ask::Move(_)
+            | Ask::FinishDrain { .. }
+            | Ask::GiveUpDrain { .. }
+            | Ask::Freeze(_)
+            | Ask::Rearm(_)
+            | Ask::Judge { .. }
+            | Ask::Bypass(_) => Ok(()),
+        }
     }
 
     /// The epoch this attempt has made already, and the stage before.
@@ -265,27 +277,45 @@ impl Attempt<'_> {
     }
 }
 
-async fn facts(tx: &mut Tx, current: &State) -> Result<Facts, Fault> {
-    let row = tx
-        .control(
-            "SELECT cutover.now_us(),
-                (SELECT count(*) FROM
-                    (SELECT 1 FROM cutover.journal WHERE generation = $1 LIMIT $2) AS entries),
-                (SELECT count(*) FROM cutover.replicas
-                    WHERE (dirty OR epoch < $3) AND lease_until_us + $4 > cutover.now_us()),
-                (SELECT count(*) FROM cutover.replicas
-                    WHERE dirty AND lease_until_us + $4 <= cutover.now_us()),
-                (SELECT coalesce(max(epoch), 0) FROM cutover.replicas),
-                (SELECT count(*) FROM cutover.tables WHERE pending)",
-            vec![
-                current.generation.into(),
-                OWED_COUNT_MAX.into(),
-                current.epoch.into(),
-                micros(DEAD_AFTER).into(),
-            ],
-        )
-        .await?;
-    let row = row.first().ok_or_else(state::not_installed)?;
+/// How long to queue for the gate; and statements are planned for the journal as it is: it grows faster than plans that
+/// are kept are made anew.
+async fn be_brief(tx: &mut Tx, patience: Duration) -> Result<(), Fault> {
+    match tx.dialect() {
+        Dialect::Postgres => tx
+            .fetch(
+                "SELECT set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_custom_plan', true)",
+                vec![patience.as_millis().to_string().into()],
+            )
+            .await
+            .map(drop),
+        Dialect::Sqlite => Ok(()),
+    }
+}
+
+async fn facts(tx: &mut Tx, current: &State, ask: &Ask) -> Result<Facts, Fault> {
+    let lineage = state::lineage_sql(tx.dialect());
+    let sql = format!(
+        "SELECT cutover.now_us(),
+            CASE WHEN $5 THEN (SELECT count(*) FROM
+                (SELECT 1 FROM cutover.journal WHERE seq >= {FLOOR} AND generation = $1 LIMIT $2) AS entries)
+            ELSE 0 END,
+            (SELECT count(*) FROM cutover.replicas
+                WHERE (dirty OR epoch < $3) AND lease_until_us + $4 > cutover.now_us()),
+            (SELECT count(*) FROM cutover.replicas
+                WHERE dirty AND lease_until_us + $4 <= cutover.now_us()),
+            (SELECT coalesce(max(epoch), 0) FROM cutover.replicas),
+            (SELECT count(*) FROM cutover.tables WHERE pending),
+            {lineage}"
+    );
+    let args = vec![
+        current.generation.into(),
+        OWED_COUNT_MAX.into(),
+        current.epoch.into(),
+        micros(DEAD_AFTER).into(),
+        ask.counts_owed().into(),
+    ];
+    let rows = tx.control(&sql, args).await?;
+    let row = rows.first().ok_or_else(state::not_installed)?;
     let lost = match current.phase {
         Phase::Recovering => audit::seen_before_loss(tx).await?,
         Phase::Steady | Phase::Draining => None,
@@ -297,22 +327,20 @@ async fn facts(tx: &mut Tx, current: &State) -> Result<Facts, Fault> {
         lost_debts: row.some_int(3)?,
         acknowledged_max: Epoch(row.some_int(4)?),
         pending_tables: row.some_int(5)?,
-        lineage: state::lineage(tx).await?,
+        lineage: row.some_text(6)?,
         lost,
     })
 }
 
-/// Tells the replicas, at commit. Only an accelerator: they poll as well, and trust neither.
-async fn notify(tx: &mut Tx, epoch: Epoch) -> Result<(), Fault> {
+/// Commits, and tells the replicas then. Only an accelerator: they poll as well, and trust neither.
+async fn commit_and_tell(tx: Tx, epoch: Epoch) -> Result<(), Fault> {
     match tx.dialect() {
-        Dialect::Postgres => tx
-            .fetch(
-                "SELECT pg_notify($1, $2)::text",
-                vec![CHANNEL.into(), epoch.to_string().into()],
-            )
-            .await
-            .map(drop),
-        Dialect::Sqlite => Ok(()),
+        // In one message: writers wait for it.
+        Dialect::Postgres => {
+            let tell = format!("SELECT pg_notify('{CHANNEL}', '{epoch}')");
+            tx.commit_after(&tell).await
+        }
+        Dialect::Sqlite => tx.commit().await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::journal::FLOOR;
 use crate::sql::{Db, Fault};
 
 use super::replica::Replica;
@@ -41,14 +42,12 @@ pub struct RollbackSafety {
 impl Owed {
     /// Counts them.
     pub(super) async fn count(db: &Db, generation: i64) -> Result<Self, Fault> {
-        let rows = db
-            .control(
-                "SELECT
-                    (SELECT count(*) FROM cutover.journal WHERE generation = $1 AND direction = 'storage'),
-                    (SELECT count(*) FROM cutover.journal WHERE generation = $1 AND direction = 'legacy')",
-                vec![generation.into()],
-            )
-            .await?;
+        let open = format!("cutover.journal WHERE seq >= {FLOOR} AND generation = $1");
+        let sql = format!(
+            "SELECT (SELECT count(*) FROM {open} AND direction = 'storage'),
+                (SELECT count(*) FROM {open} AND direction = 'legacy')"
+        );
+        let rows = db.control(&sql, vec![generation.into()]).await?;
         let row = rows.first().ok_or_else(not_installed)?;
         Ok(Self {
             to_storage: row.some_int(0)?,

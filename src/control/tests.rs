@@ -37,6 +37,7 @@ CREATE TABLE cutover.journal (seq bigint PRIMARY KEY, generation bigint NOT NULL
     kind text NOT NULL, tbl text NOT NULL, key text NOT NULL, op_id uuid, bypass boolean NOT NULL DEFAULT FALSE,
     epoch bigint NOT NULL, created_us bigint NOT NULL, token uuid, attempt_id uuid, deadline_us bigint,
     attempts int NOT NULL DEFAULT 0, not_before_us bigint, parked text);
+CREATE TABLE cutover.journal_floor (seq bigint PRIMARY KEY);
 CREATE TABLE cutover.operations (op_id uuid PRIMARY KEY, digest text NOT NULL, state text NOT NULL, reply text,
     epoch bigint NOT NULL, created_us bigint NOT NULL, settled_us bigint);";
 

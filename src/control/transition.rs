@@ -21,7 +21,7 @@ use super::task;
 use crate::stage::Stage;
 
 /// How often a drain looks whether anything is still owed.
-const DRAIN_POLL: Duration = Duration::from_millis(20);
+const DRAIN_POLL: Duration = Duration::from_millis(5);
 /// For how long a rollback goes on trying while the gate is held. It outlasts a replica that froze in the
 /// middle of a commit, whose session PostgreSQL ends, and what a statement of ours may take; whoever holds the
 /// gate for longer is a stranger, and a person has to decide about him.
@@ -232,28 +232,31 @@ impl Control {
             request,
             drain: draining.epoch,
         };
+        // Writers hold from now on.
+        self.notice().await;
         let error = loop {
-            // Writers hold from now on; and our own acknowledgement is among those that a way back from ramp_down waits for.
-            self.notice().await;
             let error = match self.try_to_finish(&finish, give_up_at).await {
                 Ok(changed) => return Ok((changed.after, began_at.elapsed())),
                 Err(error) => error,
             };
-            match error {
-                TransitionError::Refused(Refused::Owed(_) | Refused::Unconfirmed(_))
-                    if Instant::now() + DRAIN_POLL < give_up_at =>
-                {
-                    sleep(DRAIN_POLL).await;
-                }
+            let refused = match error {
                 TransitionError::Refused(
                     refused @ (Refused::Owed(_) | Refused::Unconfirmed(_)),
-                ) => break TransitionError::NotDrained(refused),
+                ) => refused,
                 // Somebody else has ended it: by a rollback, or because our time was up.
                 TransitionError::Refused(Refused::EpochMoved { .. }) => {
                     self.notice().await;
                     return Err(error);
                 }
                 error => break error,
+            };
+            if Instant::now() + DRAIN_POLL >= give_up_at {
+                break TransitionError::NotDrained(refused);
+            }
+            sleep(DRAIN_POLL).await;
+            if matches!(refused, Refused::Unconfirmed(_)) {
+                // A way back from ramp_down waits for our own acknowledgement, too.
+                self.notice().await;
             }
         };
         self.give_up(draining.epoch, &error.to_string()).await;

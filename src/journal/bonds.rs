@@ -14,6 +14,7 @@
 
 use std::collections::BTreeSet;
 
+use super::floor::FLOOR;
 use super::stripes::{Stripes, json_list, name_of};
 use crate::contract::{Key, Token};
 use crate::sql::{Db, Fault, Tx};
@@ -51,10 +52,14 @@ pub enum Ahead {
 }
 
 /// Whether the entry `o` is of an intent that may wait while it holds rows, and older than the intent `$1`.
-const IS_ELDER: &str = "\
-    EXISTS (SELECT 1 FROM cutover.journal l WHERE l.token = o.token AND l.leaves) \
-    AND (SELECT min(l.seq) FROM cutover.journal l WHERE l.token = o.token) \
-    < (SELECT min(l.seq) FROM cutover.journal l WHERE l.token = $1::uuid)";
+fn is_elder() -> String {
+    let open = format!("cutover.journal l WHERE l.seq >= {FLOOR}");
+    format!(
+        "EXISTS (SELECT 1 FROM {open} AND l.token = o.token AND l.leaves) \
+         AND (SELECT min(l.seq) FROM {open} AND l.token = o.token) \
+         < (SELECT min(l.seq) FROM {open} AND l.token = $1::uuid)"
+    )
+}
 
 impl Bonds {
     /// What to lock for opening `keys` of the intent. The rows pointed at are shared with others that point at
@@ -96,15 +101,14 @@ pub(super) async fn is_leaving(tx: &mut Tx, targets: &[Target]) -> Result<bool, 
             None => tables.push(target.table.as_str()),
         }
     }
-    let found = tx
-        .control(
-            "SELECT 1 FROM cutover.journal WHERE leaves AND generation = (SELECT generation FROM cutover.state) \
-             AND ((tbl || key) IN (SELECT e.value FROM cutover.each($1) AS e) \
-             OR tbl IN (SELECT e.value FROM cutover.each($2) AS e)) LIMIT 1",
-            vec![json_list(&rows), json_list(&tables)],
-        )
-        .await?;
-    Ok(!found.is_empty())
+    let sql = format!(
+        "SELECT 1 FROM cutover.journal WHERE leaves AND seq >= {FLOOR} \
+         AND generation = (SELECT generation FROM cutover.state) \
+         AND ((tbl || key) IN (SELECT e.value FROM cutover.each($1) AS e) \
+         OR tbl IN (SELECT e.value FROM cutover.each($2) AS e)) LIMIT 1"
+    );
+    let args = vec![json_list(&rows), json_list(&tables)];
+    Ok(!tx.control(&sql, args).await?.is_empty())
 }
 
 /// Who may still make a row of these tables point at one that this intent has marked: writes that were open
@@ -113,11 +117,11 @@ pub(super) async fn is_leaving(tx: &mut Tx, targets: &[Target]) -> Result<bool, 
 /// # Errors
 /// See [`Fault`].
 pub async fn pointing_before(db: &Db, token: Token, tables: &[&str]) -> Result<Ahead, Fault> {
-    let sql = ahead(
+    let sql = ahead(&format!(
         "o.tbl IN (SELECT e.value FROM cutover.each($2) AS e) \
-         AND (o.points OR o.kind = 'copy' AND o.direction = 'legacy') \
-         AND o.seq < (SELECT max(l.seq) FROM cutover.journal l WHERE l.token = $1::uuid)",
-    );
+         AND (o.points OR o.kind = 'copy' AND o.direction = 'legacy') AND o.seq < \
+         (SELECT max(l.seq) FROM cutover.journal l WHERE l.seq >= {FLOOR} AND l.token = $1::uuid)"
+    ));
     let rows = db
         .control(&sql, vec![token.into(), json_list(tables)])
         .await?;
@@ -140,9 +144,10 @@ pub(super) async fn holding(tx: &mut Tx, token: Token, keys: &[Named]) -> Result
 }
 
 fn ahead(which: &str) -> String {
+    let is_elder = is_elder();
     format!(
-        "SELECT coalesce(max(CASE WHEN {IS_ELDER} THEN 2 ELSE 1 END), 0)::bigint FROM cutover.journal o \
-         WHERE {which} AND (o.token IS NULL OR o.token <> $1::uuid) \
+        "SELECT coalesce(max(CASE WHEN {is_elder} THEN 2 ELSE 1 END), 0)::bigint FROM cutover.journal o \
+         WHERE o.seq >= {FLOOR} AND {which} AND (o.token IS NULL OR o.token <> $1::uuid) \
          AND o.generation = (SELECT generation FROM cutover.state)"
     )
 }

@@ -1,9 +1,12 @@
 //! Where a claim begins to look.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::claim::micros;
+use super::floor::FLOOR;
 use super::low_water::LowWater;
+use super::stats::some_row;
 use super::{ClaimOptions, Parked};
 use crate::contract::Key;
 use crate::sql::{Arg, Db, Fault, Record};
@@ -16,6 +19,19 @@ const IS_DUE: &str = "j.direction = $1 AND j.kind = 'copy' \
      AND j.generation = (SELECT generation FROM cutover.state) \
      AND j.not_before_us <= cutover.now_us() AND j.not_before_us <= $4 \
      AND (j.token IS NULL OR j.deadline_us + $2 < cutover.now_us())";
+
+/// What the claims of one process remember of the looks before.
+#[derive(Debug, Default)]
+pub struct Outlook {
+    low_water: LowWater,
+    /// The last look from the floor did not get to the end.
+    is_deep: AtomicBool,
+}
+
+/// The entries to look at.
+fn open() -> String {
+    format!("cutover.journal WHERE seq >= {FLOOR}")
+}
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -37,22 +53,25 @@ pub(super) async fn candidates(
     db: &Db,
     options: &ClaimOptions,
     which: Which,
-    low_water: &LowWater,
+    outlook: &Outlook,
 ) -> Result<Vec<(String, Key)>, Fault> {
-    let look = low_water.begin(options.epoch_min, Instant::now());
-    let (keys, is_deep) = if look.is_whole() {
+    let look = outlook.low_water.begin(options.epoch_min, Instant::now());
+    let keys = if look.is_whole() {
         let oldest = among_oldest(db, options, which).await?;
         let is_deep = oldest.entries >= OLDEST;
-        low_water.end(look, oldest.first, is_deep, Instant::now());
-        (oldest.keys, is_deep)
+        outlook.is_deep.store(is_deep, Ordering::Relaxed);
+        outlook.low_water.end(look, oldest.first, Instant::now());
+        oldest.keys
     } else {
-        let oldest =
-            format!("(SELECT * FROM cutover.journal WHERE seq >= $5 ORDER BY seq LIMIT {OLDEST})");
-        let keys = from_first(db, options, which, &oldest, look.from).await?;
-        (keys, look.is_deep)
+        let oldest = format!(
+            "(SELECT * FROM {} AND seq >= $5 ORDER BY seq LIMIT {OLDEST})",
+            open()
+        );
+        from_first(db, options, which, &oldest, look.from).await?
     };
-    if keys.is_empty() && is_deep {
-        return from_first(db, options, which, "cutover.journal", 0).await;
+    if keys.is_empty() && outlook.is_deep.load(Ordering::Relaxed) {
+        let all = format!("(SELECT * FROM {})", open());
+        return from_first(db, options, which, &all, 0).await;
     }
     Ok(keys)
 }
@@ -67,13 +86,13 @@ struct Oldest {
     keys: Vec<(String, Key)>,
 }
 
-/// Looks from the start. Each entry is met once, so what is gone and not yet vacuumed is stepped over once, and not
+/// Looks from the floor. Each entry is met once, so what is gone and not yet vacuumed is stepped over once, and not
 /// for every key.
 async fn among_oldest(db: &Db, options: &ClaimOptions, which: Which) -> Result<Oldest, Fault> {
-    let parked = which.condition();
+    let (open, parked) = (open(), which.condition());
     let sql = format!(
         "WITH oldest AS (SELECT j.*, row_number() OVER (PARTITION BY generation, tbl, key ORDER BY seq) AS place \
-         FROM (SELECT * FROM cutover.journal ORDER BY seq LIMIT {OLDEST}) AS j) \
+         FROM (SELECT * FROM {open} ORDER BY seq LIMIT {OLDEST}) AS j) \
          SELECT o.entries, o.first, k.tbl, k.key \
          FROM (SELECT count(*) AS entries, min(seq) AS first FROM oldest) AS o \
          LEFT JOIN (SELECT j.seq, j.tbl, j.key FROM oldest AS j \
@@ -81,9 +100,7 @@ async fn among_oldest(db: &Db, options: &ClaimOptions, which: Which) -> Result<O
          ORDER BY k.seq"
     );
     let rows = db.control(&sql, args(options, which)).await?;
-    let head = rows
-        .first()
-        .ok_or_else(|| Fault::Unexpected("a count without a row".to_owned()))?;
+    let head = some_row(&rows)?;
     let (entries, first) = (head.some_int(0)?, head.int(1)?);
     let named = rows.iter().filter(|row| !matches!(row.text(2), Ok(None)));
     let keys = named.map(|row| key_at(row, 2)).collect::<Result<_, _>>()?;
@@ -106,7 +123,7 @@ async fn from_first(
     let sql = format!(
         "SELECT j.tbl, j.key FROM {entries} AS j WHERE {IS_DUE} AND {parked} \
          AND NOT EXISTS (SELECT 1 FROM cutover.journal o \
-             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.seq >= $5 \
+             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.seq >= {FLOOR} AND o.seq >= $5 \
              AND o.generation = j.generation LIMIT 1 OFFSET 0) ORDER BY j.seq LIMIT $3"
     );
     let mut args = args(options, which);

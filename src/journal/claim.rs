@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::candidates::{Which, candidates};
+use super::candidates::{Outlook, Which, candidates};
 use super::departures::last_departure;
-use super::low_water::LowWater;
-use super::stripes::{json_list, lock, seq_is_in, seq_list};
+use super::floor::FLOOR;
+use super::stripes::{by_table, lock, seq_is_in, seq_list};
 use super::{Claimed, Departure, Direction, Parked};
 use crate::contract::{Epoch, Key, OpId, Token};
 use crate::sql::{Arg, Db, Dialect, Fault, Record, Tx};
@@ -82,9 +82,9 @@ struct Choice {
 pub async fn claim(
     db: &Db,
     options: &ClaimOptions,
-    low_water: &LowWater,
+    outlook: &Outlook,
 ) -> Result<Option<Claim>, Fault> {
-    claim_where(db, options, Which::Unparked, low_water).await
+    claim_where(db, options, Which::Unparked, outlook).await
 }
 
 /// Claims entries that a constraint parked, to try them again with the current row (P13): of those whose rest is
@@ -95,19 +95,19 @@ pub async fn claim(
 pub async fn claim_parked(
     db: &Db,
     options: &ClaimOptions,
-    low_water: &LowWater,
+    outlook: &Outlook,
     rested_us: Option<i64>,
 ) -> Result<Option<Claim>, Fault> {
-    claim_where(db, options, Which::Parked { rested_us }, low_water).await
+    claim_where(db, options, Which::Parked { rested_us }, outlook).await
 }
 
 async fn claim_where(
     db: &Db,
     options: &ClaimOptions,
     which: Which,
-    low_water: &LowWater,
+    outlook: &Outlook,
 ) -> Result<Option<Claim>, Fault> {
-    let heads = candidates(db, options, which, low_water).await?;
+    let heads = candidates(db, options, which, outlook).await?;
     if heads.is_empty() {
         return Ok(None);
     }
@@ -170,10 +170,6 @@ async fn open_entries(
     skew: Duration,
     keys: &[(String, Key)],
 ) -> Result<Vec<Open>, Fault> {
-    let mut by_table: HashMap<&str, Vec<&str>> = HashMap::new();
-    for (table, key) in keys {
-        by_table.entry(table).or_default().push(&key.0);
-    }
     let sql = format!(
         "SELECT j.seq, j.tbl, j.key, j.kind, \
          CASE WHEN j.token IS NULL THEN j.not_before_us ELSE j.deadline_us + $5 END, \
@@ -183,9 +179,9 @@ async fn open_entries(
         entries_of_keys(tx.dialect())
     );
     let mut open = Vec::with_capacity(keys.len());
-    for (table, keys) in by_table {
+    for (table, keys) in by_table(keys) {
         let args = vec![
-            json_list(&keys),
+            keys,
             table.into(),
             direction.as_str().into(),
             generation.into(),
@@ -201,15 +197,15 @@ async fn open_entries(
 
 /// The entries of table `$2` with the keys `$1`, each looked up by the index. Left to itself, PostgreSQL reads the
 /// whole journal instead: it grows and shrinks faster than its statistics follow.
-pub(super) fn entries_of_keys(dialect: Dialect) -> &'static str {
+pub(super) fn entries_of_keys(dialect: Dialect) -> String {
     match dialect {
-        Dialect::Postgres => {
-            "cutover.each($1) AS k CROSS JOIN LATERAL \
-             (SELECT * FROM cutover.journal WHERE tbl = $2 AND key = k.value OFFSET 0) AS j"
-        }
-        Dialect::Sqlite => {
-            "cutover.each($1) AS k CROSS JOIN cutover.journal AS j ON j.tbl = $2 AND j.key = k.value"
-        }
+        Dialect::Postgres => format!(
+            "cutover.each($1) AS k CROSS JOIN LATERAL (SELECT * FROM cutover.journal \
+             WHERE tbl = $2 AND key = k.value AND seq >= {FLOOR} OFFSET 0) AS j"
+        ),
+        Dialect::Sqlite => "cutover.each($1) AS k \
+             CROSS JOIN cutover.journal AS j ON j.tbl = $2 AND j.key = k.value"
+            .to_owned(),
     }
 }
 

@@ -29,6 +29,11 @@ pub const COMPONENT: Component = Component {
             postgres: CREATED_POSTGRES,
             sqlite: CREATED_SQLITE,
         },
+        Step {
+            portable: FLOOR,
+            postgres: &[],
+            sqlite: &[],
+        },
     ],
 };
 
@@ -75,6 +80,9 @@ const CREATED_SQLITE: &[&str] = &[
     )",
     "CREATE INDEX cutover_created_since ON cutover_created (tbl, number)",
 ];
+
+/// Below the highest of these nothing is owed (see `floor`).
+const FLOOR: &[&str] = &["CREATE TABLE cutover.journal_floor (seq bigint PRIMARY KEY)"];
 
 const POSTGRES: &[&str] = &[
     r#"CREATE TABLE IF NOT EXISTS cutover.journal (

@@ -387,6 +387,7 @@ mod tests {
             epoch: Epoch(7),
             departure: number,
             entries: Vec::new(),
+            is_full: false,
         };
         for (row, looked) in [(None, false), (Some("row"), true)] {
             claim.note_look(&bench.db, 1, row, number).await.unwrap();

@@ -1,9 +1,7 @@
 //! Taking more keys into a claim: rows that a payment would take along, to be paid with it.
 
-use std::collections::BTreeMap;
-
 use super::intent::is_held;
-use super::stripes::{json_list, lock};
+use super::stripes::{by_table, lock};
 use super::{Claim, Claimed, Direction};
 use crate::contract::Key;
 use crate::sql::{Db, Fault};
@@ -30,12 +28,8 @@ impl Claim {
         if is_held(&mut tx, keys).await? {
             return Ok(None);
         }
-        let mut by_table: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (table, key) in keys {
-            by_table.entry(table).or_default().push(&key.0);
-        }
         let mut claimed = Vec::with_capacity(keys.len());
-        for (table, keys) in by_table {
+        for (table, of_table) in by_table(keys) {
             let rows = tx
                 .control(
                     "INSERT INTO cutover.journal (generation, direction, kind, tbl, key, epoch, created_us, \
@@ -48,7 +42,7 @@ impl Claim {
                         table.into(),
                         self.token.into(),
                         self.deadline_us.into(),
-                        json_list(&keys),
+                        of_table,
                         self.epoch.into(),
                     ],
                 )

@@ -5,8 +5,11 @@
 //! legacy still refuses, legacy is right: it is what a rollback goes back to. The intent becomes a `copy`
 //! towards storage in the commit that records the refusal, and as an open entry it keeps its keys.
 
+use super::bonds::Named;
+use super::floor::FLOOR;
 use super::gate::gate;
-use super::intent::prove_intent;
+use super::intent::to_intent;
+use super::stats::some_row;
 use super::{OperationState, Parked, record_state};
 use crate::contract::{Epoch, OpId, Token};
 use crate::sql::{Db, Fault};
@@ -25,8 +28,8 @@ pub struct Beside {
 pub struct GiveBack<'a> {
     /// Its owner.
     pub token: Token,
-    /// How many keys it holds.
-    pub keys: usize,
+    /// All its keys.
+    pub keys: &'a [Named],
     /// Its operation.
     pub op_id: OpId,
     /// The constraint that refused it.
@@ -42,23 +45,21 @@ pub struct GiveBack<'a> {
 /// See [`Fault`].
 pub async fn open_beside(db: &Db, token: Token, opened_until_us: i64) -> Result<Beside, Fault> {
     let refused = Parked::Constraint.as_str();
-    db.control(
-        "UPDATE cutover.journal SET parked = $2 WHERE kind = 'intent' AND token = $1::uuid AND parked IS NULL",
-        vec![token.into(), refused.into()],
-    )
-    .await?;
-    let rows = db
-        .control(
-            "SELECT coalesce(sum(CASE WHEN parked IS NULL THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN parked = $2 THEN 1 ELSE 0 END), 0)::bigint \
-             FROM cutover.journal WHERE kind = 'intent' AND token <> $1::uuid AND created_us <= $3 \
-             AND generation = (SELECT generation FROM cutover.state)",
-            vec![token.into(), refused.into(), opened_until_us.into()],
-        )
-        .await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| Fault::Unexpected("a count without a row".to_owned()))?;
+    let mark = format!(
+        "UPDATE cutover.journal SET parked = $2 \
+         WHERE seq >= {FLOOR} AND kind = 'intent' AND token = $1::uuid AND parked IS NULL"
+    );
+    let args = vec![token.into(), refused.into()];
+    db.control(&mark, args).await?;
+    let count = format!(
+        "SELECT coalesce(sum(CASE WHEN parked IS NULL THEN 1 ELSE 0 END), 0)::bigint, \
+         coalesce(sum(CASE WHEN parked = $2 THEN 1 ELSE 0 END), 0)::bigint \
+         FROM cutover.journal WHERE seq >= {FLOOR} AND kind = 'intent' AND token <> $1::uuid AND created_us <= $3 \
+         AND generation = (SELECT generation FROM cutover.state)"
+    );
+    let args = vec![token.into(), refused.into(), opened_until_us.into()];
+    let rows = db.control(&count, args).await?;
+    let row = some_row(&rows)?;
     Ok(Beside {
         under_way: row.some_int(0)?,
         refused: row.some_int(1)?,
@@ -73,16 +74,11 @@ pub async fn open_beside(db: &Db, token: Token, opened_until_us: i64) -> Result<
 pub async fn give_back(db: &Db, refused: &GiveBack<'_>) -> Result<bool, Fault> {
     let mut tx = db.begin().await?;
     gate(&mut tx, refused.epoch).await?;
-    if !prove_intent(&mut tx, refused.token, refused.keys).await? {
+    let turn = "UPDATE cutover.journal SET kind = 'copy', direction = 'storage', token = NULL, attempt_id = NULL, \
+         deadline_us = 0, attempts = 0, not_before_us = 0, parked = NULL";
+    if !to_intent(&mut tx, refused.token, refused.keys, turn, &[]).await? {
         return Ok(false);
     }
-    tx.control(
-        "UPDATE cutover.journal SET kind = 'copy', direction = 'storage', token = NULL, attempt_id = NULL, \
-         deadline_us = 0, attempts = 0, not_before_us = 0, parked = NULL \
-         WHERE kind = 'intent' AND token = $1::uuid",
-        vec![refused.token.into()],
-    )
-    .await?;
     let rule = Some(refused.rule);
     record_state(&mut tx, refused.op_id, OperationState::Refused, rule).await?;
     tx.commit().await?;
@@ -94,12 +90,9 @@ pub async fn give_back(db: &Db, refused: &GiveBack<'_>) -> Result<bool, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn is_given_back(db: &Db, op_id: OpId) -> Result<bool, Fault> {
-    let open = db
-        .control(
-            "SELECT 1 FROM cutover.journal WHERE op_id = $1::uuid \
-             AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
-            vec![op_id.into()],
-        )
-        .await?;
-    Ok(open.is_empty())
+    let open = format!(
+        "SELECT 1 FROM cutover.journal WHERE seq >= {FLOOR} AND op_id = $1::uuid \
+         AND generation = (SELECT generation FROM cutover.state) LIMIT 1"
+    );
+    Ok(db.control(&open, vec![op_id.into()]).await?.is_empty())
 }

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use super::bonds::{Bonds, is_leaving};
+use super::bonds::{Bonds, Named, is_leaving};
 use super::claim::{entries_of_keys, micros, now, uuid_at};
+use super::floor::FLOOR;
 use super::gate::commit_under;
 use super::operation::open_record;
-use super::stripes::{json_list, seq_is_among};
+use super::stripes::{by_table, json_list, seq_is_among};
 use super::{Operation, OperationState, Parked, record_state};
 use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
 use crate::sql::{Arg, Db, Dialect, Fault, Tx};
@@ -25,7 +26,7 @@ pub struct Intent {
     /// The epoch it was admitted under.
     pub epoch: Epoch,
     /// Every key it may touch, by table; not empty.
-    pub keys: Vec<(String, Key)>,
+    pub keys: Vec<Named>,
     /// What it does to relations.
     pub bonds: Bonds,
     /// Its owner.
@@ -82,11 +83,11 @@ pub(super) async fn durable(tx: &mut Tx) -> Result<(), Fault> {
 pub(super) async fn insert(
     tx: &mut Tx,
     intent: &Intent,
-    keys: &[(String, Key)],
+    keys: &[Named],
     deadline_us: i64,
 ) -> Result<(), Fault> {
-    let leaves = |named: &(String, Key)| intent.bonds.leaving.contains(named);
-    let alike = |a: &(String, Key), b: &(String, Key)| a.0 == b.0 && leaves(a) == leaves(b);
+    let leaves = |named: &Named| intent.bonds.leaving.contains(named);
+    let alike = |a: &Named, b: &Named| a.0 == b.0 && leaves(a) == leaves(b);
     for run in keys.chunk_by(alike) {
         let texts: Vec<&str> = run.iter().map(|(_, key)| key.0.as_str()).collect();
         let rows = tx
@@ -116,73 +117,66 @@ pub(super) async fn insert(
 }
 
 /// Whether any open entry, `copy` and repair included, holds one of these keys (P4).
-pub(super) async fn is_held(tx: &mut Tx, keys: &[(String, Key)]) -> Result<bool, Fault> {
+pub(super) async fn is_held(tx: &mut Tx, keys: &[Named]) -> Result<bool, Fault> {
     let sql = format!(
         "SELECT 1 FROM {} WHERE j.generation = (SELECT generation FROM cutover.state) LIMIT 1",
         entries_of_keys(tx.dialect())
     );
-    for run in keys.chunk_by(|a, b| a.0 == b.0) {
-        let args = vec![keys_of(run), run[0].0.as_str().into()];
-        if !tx.control(&sql, args).await?.is_empty() {
+    for (table, keys) in by_table(keys) {
+        if !tx.control(&sql, vec![keys, table.into()]).await?.is_empty() {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Whether the intent is still open, an intent, and this token's. Locks its rows until the end of `tx`.
+/// Does something to the entries of these keys that are still open, intents, and this token's, and locks them until
+/// the end of `tx`. `false`: not all of them were; the intent is not ours any more, and `tx` must not commit (P2).
 ///
-/// # Errors
-/// See [`Fault`].
-pub(super) async fn prove_intent(tx: &mut Tx, token: Token, keys: usize) -> Result<bool, Fault> {
-    let rows = tx
-        .control(
-            "SELECT seq FROM cutover.journal WHERE kind = 'intent' AND token = $1::uuid \
-             ORDER BY seq FOR UPDATE",
-            vec![token.into()],
-        )
-        .await?;
-    Ok(rows.len() == keys)
-}
-
-/// Settles the intent on these keys and records what became of its operation. `false`: not all of its entries were
-/// still open, intents, and this token's; it is not ours any more, and `tx` must not commit (P2).
-///
-/// # Errors
-/// See [`Fault`].
-pub async fn settle_intent(
+/// `deed` is a statement on the journal without its condition, whose own parameters are from `$4` on.
+pub(super) async fn to_intent(
     tx: &mut Tx,
     token: Token,
-    keys: &[(String, Key)],
-    op_id: OpId,
-    state: OperationState,
-    reply: Option<&str>,
+    keys: &[Named],
+    deed: &str,
+    more: &[Arg],
 ) -> Result<bool, Fault> {
     let dialect = tx.dialect();
-    // By their keys: nothing leads from a token to its entries, and the gate is held meanwhile.
+    // By their keys: nothing leads from a token to its entries, and the gate may be held meanwhile.
     let of_keys = format!("SELECT j.seq FROM {}", entries_of_keys(dialect));
     let ours = format!(
         "SELECT seq FROM cutover.journal WHERE kind = 'intent' AND token = $3::uuid AND {} \
          ORDER BY seq FOR UPDATE",
         seq_is_among(dialect, &of_keys)
     );
-    let settle = format!(
-        "DELETE FROM cutover.journal WHERE {} RETURNING seq",
+    let sql = format!(
+        "{deed} WHERE {} RETURNING seq",
         seq_is_among(dialect, &ours)
     );
-    let mut settled = 0;
-    for run in keys.chunk_by(|a, b| a.0 == b.0) {
-        let args = vec![keys_of(run), run[0].0.as_str().into(), token.into()];
-        settled += tx.control(&settle, args).await?.len();
+    let mut met = 0;
+    for (table, keys) in by_table(keys) {
+        let mut args = vec![keys, table.into(), token.into()];
+        args.extend_from_slice(more);
+        met += tx.control(&sql, args).await?.len();
     }
-    record_state(tx, op_id, state, reply).await?;
-    Ok(settled == keys.len())
+    Ok(met == keys.len())
 }
 
-/// The keys of entries of one table, as one parameter.
-fn keys_of(run: &[(String, Key)]) -> Arg {
-    let texts: Vec<&str> = run.iter().map(|(_, key)| key.0.as_str()).collect();
-    json_list(&texts)
+/// Settles the intent on these keys and records what became of its operation. `false`: as `to_intent`.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn settle_intent(
+    tx: &mut Tx,
+    token: Token,
+    keys: &[Named],
+    op_id: OpId,
+    state: OperationState,
+    reply: Option<&str>,
+) -> Result<bool, Fault> {
+    let settled = to_intent(tx, token, keys, "DELETE FROM cutover.journal", &[]).await?;
+    record_state(tx, op_id, state, reply).await?;
+    Ok(settled)
 }
 
 /// Drops an intent whose request certainly did not take effect, if it is still this token's: the
@@ -213,26 +207,25 @@ pub async fn drop_intent(db: &Db, intent: &Intent) -> Result<bool, Fault> {
 /// # Errors
 /// See [`Fault`]; the intent is then resolved like any other unless the mark is made in time.
 pub async fn distrust(db: &Db, token: Token) -> Result<bool, Fault> {
-    let rows = db
-        .control(
-            "UPDATE cutover.journal SET parked = $2 WHERE kind = 'intent' AND token = $1::uuid RETURNING seq",
-            vec![token.into(), Parked::Mismatched.as_str().into()],
-        )
-        .await?;
+    let distrust = format!(
+        "UPDATE cutover.journal SET parked = $2 WHERE seq >= {FLOOR} AND kind = 'intent' AND token = $1::uuid \
+         RETURNING seq"
+    );
+    let args = vec![token.into(), Parked::Mismatched.as_str().into()];
+    let rows = db.control(&distrust, args).await?;
     Ok(!rows.is_empty())
 }
 
 /// Ends the mismatched intent that this entry belongs to, with neither side changed: nobody will know
 /// what became of its operation. `false`: it is none.
 pub(super) async fn accept_intent(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
-    let rows = tx
-        .control(
-            "SELECT token::text, op_id::text, tbl, key FROM cutover.journal WHERE kind = 'intent' AND token = \
-             (SELECT token FROM cutover.journal WHERE seq = $1 AND kind = 'intent' AND parked = $2) \
-             ORDER BY seq FOR UPDATE",
-            vec![seq.into(), Parked::Mismatched.as_str().into()],
-        )
-        .await?;
+    let entries = format!(
+        "SELECT token::text, op_id::text, tbl, key FROM cutover.journal \
+         WHERE seq >= {FLOOR} AND kind = 'intent' AND token = \
+         (SELECT token FROM cutover.journal WHERE seq = $1 AND kind = 'intent' AND parked = $2) ORDER BY seq"
+    );
+    let args = vec![seq.into(), Parked::Mismatched.as_str().into()];
+    let rows = tx.control(&entries, args).await?;
     let Some(row) = rows.first() else {
         return Ok(false);
     };

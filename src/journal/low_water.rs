@@ -1,23 +1,24 @@
-//! Where the open entries begin, as far as this process has seen.
+//! Where the open entries begin, as far as this process has seen: a hint, which can be higher than the floor.
 //!
-//! While somebody holds a transaction open for long (a row lock, a report, a dump), PostgreSQL keeps every entry that
-//! was settled meanwhile, and whoever reads the journal from its start steps over all of them: the longer it lasts,
-//! the dearer each claim, until payments fall behind. So a look begins a little below the first entry that the
-//! last look from the start met.
+//! The floor must be right, and somebody who wrote past the proxy in a transaction that stays open (a batch, a person)
+//! keeps it down. Whoever looks for entries to pay may miss one for a while, and so begins a little below the first
+//! entry that the last look from the floor met. Otherwise each claim would be dearer the longer that transaction
+//! lasts, until payments fall behind.
 //!
-//! It is a hint. An entry gets its number before it is committed, so one may turn up below the mark; some looks begin at
-//! the start, and find it: the first under each epoch, because a drain waits for what they would miss, and then
-//! as often as their cost allows.
+//! An entry gets its number before it is committed, so one may turn up below the mark; some looks begin at the floor,
+//! and find it: the first under each epoch, because a drain waits for what they would miss, and then as often as
+//! their cost allows.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::floor::FLOOR;
 use crate::contract::Epoch;
 use crate::sql::{Fault, Tx};
 
 /// How far below the first open entry a look begins: writers that commit at the same time do so in any order.
 const MARGIN: i64 = 1_000;
-/// How long after a look from the start the next is due,
+/// How long after a look from the floor the next is due,
 const WHOLE_EVERY: Duration = Duration::from_secs(1);
 /// and how many times as long as it took, at least.
 const WHOLE_SHARE: u32 = 20;
@@ -29,8 +30,7 @@ pub struct LowWater(Mutex<Mark>);
 #[derive(Debug, Default)]
 struct Mark {
     seq: i64,
-    is_deep: bool,
-    /// The epoch under which the last look from the start began, and when the next is due.
+    /// The epoch under which the last look from the floor began, and when the next is due.
     whole: Option<(Epoch, Instant)>,
 }
 
@@ -39,20 +39,18 @@ struct Mark {
 pub(super) struct Look {
     /// The first entry that it must not skip.
     pub(super) from: i64,
-    /// Whether the last look from the start did not get to the end.
-    pub(super) is_deep: bool,
     began_at: Instant,
 }
 
 impl Look {
-    /// Whether it begins at the start.
+    /// Whether it begins at the floor.
     pub(super) fn is_whole(self) -> bool {
         self.from == 0
     }
 }
 
 impl LowWater {
-    /// Begins a look; `epoch` is the latest that is known. One from the start must be ended.
+    /// Begins a look; `epoch` is the latest that is known. One from the floor must be ended.
     pub(super) fn begin(&self, epoch: Epoch, now: Instant) -> Look {
         let mut mark = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let from = match mark.whole {
@@ -65,15 +63,13 @@ impl LowWater {
         };
         Look {
             from,
-            is_deep: mark.is_deep,
             began_at: now,
         }
     }
 
-    /// Ends a look from the start: what it met first, if anything, and whether it did not get to the end.
-    pub(super) fn end(&self, look: Look, first: Option<i64>, is_deep: bool, now: Instant) {
+    /// Ends a look from the floor: what it met first, if anything.
+    pub(super) fn end(&self, look: Look, first: Option<i64>, now: Instant) {
         let mut mark = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        mark.is_deep = is_deep;
         if let Some(first) = first {
             mark.seq = first.saturating_sub(MARGIN).max(1);
         }
@@ -86,15 +82,12 @@ impl LowWater {
     /// The first open entry of any kind that a look of its own meets.
     pub(super) async fn first_open(&self, tx: &mut Tx, epoch: Epoch) -> Result<Option<i64>, Fault> {
         let look = self.begin(epoch, Instant::now());
-        let rows = tx
-            .control(
-                "SELECT min(seq) FROM cutover.journal WHERE seq >= $1",
-                vec![look.from.into()],
-            )
-            .await?;
+        let sql =
+            format!("SELECT min(seq) FROM cutover.journal WHERE seq >= {FLOOR} AND seq >= $1");
+        let rows = tx.control(&sql, vec![look.from.into()]).await?;
         let first = rows.first().map_or(Ok(None), |row| row.int(0))?;
         if look.is_whole() {
-            self.end(look, first, false, Instant::now());
+            self.end(look, first, Instant::now());
         }
         Ok(first)
     }
@@ -109,7 +102,7 @@ mod tests {
     fn look_from_start(mark: &LowWater, first: Option<i64>, began_at: Instant, took: Duration) {
         let look = mark.begin(Epoch(3), began_at);
         assert!(look.is_whole());
-        mark.end(look, first, false, began_at + took);
+        mark.end(look, first, began_at + took);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod ddl;
 mod departures;
 mod entry;
 mod extend;
+mod floor;
 mod gate;
 mod give_back;
 mod intent;
@@ -32,6 +33,7 @@ mod widen;
 
 pub use append::{Copies, append_copies};
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
+pub use candidates::Outlook;
 pub use claim::{Claim, ClaimOptions, claim, claim_parked};
 pub use created::{SENT_AGE_MAX, note_created, owe_created, prune_created, tick};
 pub use ddl::COMPONENT;
@@ -39,6 +41,7 @@ pub use departures::{
     Kin, Leaving, Ties, carried_by, is_overtaken, note_departure, prune_departures,
 };
 pub use entry::{Claimed, Departure, Direction, Left, Parked};
+pub use floor::{FLOOR, Sounding, forget_floor, prune_floor};
 pub use gate::{GATE_LOCK, commit_under, gate, gate_in_pg_locks};
 pub use give_back::{Beside, GiveBack, give_back, is_given_back, open_beside};
 pub use intent::{Intent, Opened, distrust, drop_intent, open_intent, settle_intent};

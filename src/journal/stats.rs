@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::entry::{Direction, Parked};
+use super::floor::FLOOR;
 use super::intent::accept_intent;
 use super::operation;
 use super::stripes::json_list;
 use crate::contract::Key;
-use crate::sql::{Db, Fault, Record, Tx};
+use crate::sql::{Arg, Db, Fault, Record, Tx};
 
 /// What is owed, at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,24 +62,30 @@ pub struct OpenEntry {
     pub parked: Option<String>,
 }
 
+/// The entries that are open now.
+fn open() -> String {
+    format!(
+        "(SELECT * FROM cutover.journal WHERE seq >= {FLOOR} \
+         AND generation = (SELECT generation FROM cutover.state))"
+    )
+}
+
 /// What is owed now.
 ///
 /// # Errors
 /// See [`Fault`].
 pub async fn owed(db: &Db) -> Result<Owed, Fault> {
-    let rows = db
-        .control(
-            "SELECT coalesce(sum(CASE WHEN direction = 'storage' THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN direction = 'legacy' THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(cutover.now_us() - min(created_us), 0)::bigint, \
-             coalesce(sum(CASE WHEN token IS NOT NULL AND deadline_us < cutover.now_us() THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN parked IN ('quarantined', 'mismatched') THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN bypass THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(length(key) + length(tbl) + 160), 0)::bigint \
-             FROM cutover.journal WHERE generation = (SELECT generation FROM cutover.state)",
-            vec![],
-        )
-        .await?;
+    let sql = format!(
+        "SELECT coalesce(sum(CASE WHEN direction = 'storage' THEN 1 ELSE 0 END), 0)::bigint, \
+         coalesce(sum(CASE WHEN direction = 'legacy' THEN 1 ELSE 0 END), 0)::bigint, \
+         coalesce(cutover.now_us() - min(created_us), 0)::bigint, \
+         coalesce(sum(CASE WHEN token IS NOT NULL AND deadline_us < cutover.now_us() THEN 1 ELSE 0 END), 0)::bigint, \
+         coalesce(sum(CASE WHEN parked IN ('quarantined', 'mismatched') THEN 1 ELSE 0 END), 0)::bigint, \
+         coalesce(sum(CASE WHEN bypass THEN 1 ELSE 0 END), 0)::bigint, \
+         coalesce(sum(length(key) + length(tbl) + 160), 0)::bigint FROM {} AS j",
+        open()
+    );
+    let rows = db.control(&sql, vec![]).await?;
     let row = some_row(&rows)?;
     Ok(Owed {
         to_storage: row.some_int(0)?,
@@ -107,18 +114,16 @@ pub struct Payable {
 /// # Errors
 /// See [`Fault`].
 pub async fn payable(db: &Db, direction: Direction) -> Result<Payable, Fault> {
-    let rows = db
-        .control(
-            "WITH parked AS (SELECT tbl, key, min(seq) AS seq FROM cutover.journal WHERE parked IS NOT NULL \
-             AND generation = (SELECT generation FROM cutover.state) GROUP BY tbl, key) \
-             SELECT coalesce(sum(CASE WHEN j.parked IS NULL AND p.seq IS NULL THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(sum(CASE WHEN j.parked = 'constraint' THEN 1 ELSE 0 END), 0)::bigint, \
-             coalesce(cutover.now_us() - min(CASE WHEN j.parked IS NULL AND p.seq IS NULL THEN j.created_us END), 0)::bigint \
-             FROM cutover.journal j LEFT JOIN parked p ON p.tbl = j.tbl AND p.key = j.key AND p.seq < j.seq \
-             WHERE j.direction = $1 AND j.generation = (SELECT generation FROM cutover.state)",
-            vec![direction.as_str().into()],
-        )
-        .await?;
+    let open = open();
+    let sql = format!(
+        "WITH parked AS (SELECT tbl, key, min(seq) AS seq FROM {open} AS j WHERE parked IS NOT NULL GROUP BY tbl, key) \
+         SELECT coalesce(sum(CASE WHEN j.parked IS NULL AND p.seq IS NULL THEN 1 ELSE 0 END), 0)::bigint, \
+         coalesce(sum(CASE WHEN j.parked = 'constraint' THEN 1 ELSE 0 END), 0)::bigint, \
+         coalesce(cutover.now_us() - min(CASE WHEN j.parked IS NULL AND p.seq IS NULL THEN j.created_us END), 0)::bigint \
+         FROM {open} AS j LEFT JOIN parked p ON p.tbl = j.tbl AND p.key = j.key AND p.seq < j.seq \
+         WHERE j.direction = $1"
+    );
+    let rows = db.control(&sql, vec![direction.as_str().into()]).await?;
     let row = some_row(&rows)?;
     Ok(Payable {
         open: row.some_int(0)?,
@@ -132,16 +137,12 @@ pub async fn payable(db: &Db, direction: Direction) -> Result<Payable, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fault> {
-    let rows = db
-        .control(
-            "SELECT 1 FROM cutover.journal WHERE tbl = $1 AND ($2::text IS NULL OR key = $2::text) \
-             AND generation = (SELECT generation FROM cutover.state) LIMIT 1",
-            vec![
-                table.into(),
-                crate::sql::Arg::Text(key.map(|key| key.0.clone())),
-            ],
-        )
-        .await?;
+    let sql = format!(
+        "SELECT 1 FROM {} AS j WHERE tbl = $1 AND ($2::text IS NULL OR key = $2::text) LIMIT 1",
+        open()
+    );
+    let key = Arg::Text(key.map(|key| key.0.clone()));
+    let rows = db.control(&sql, vec![table.into(), key]).await?;
     Ok(!rows.is_empty())
 }
 
@@ -151,33 +152,34 @@ pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fa
 /// See [`Fault`].
 pub async fn owed_among(db: &Db, table: &str, keys: &[Key]) -> Result<HashSet<Key>, Fault> {
     let texts: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
+    let sql = format!(
+        "SELECT DISTINCT key FROM {} AS j WHERE tbl = $1 \
+         AND key IN (SELECT e.value FROM cutover.each($2) AS e)",
+        open()
+    );
     let rows = db
-        .control(
-            "SELECT DISTINCT key FROM cutover.journal WHERE tbl = $1 \
-             AND key IN (SELECT e.value FROM cutover.each($2) AS e) \
-             AND generation = (SELECT generation FROM cutover.state)",
-            vec![table.into(), json_list(&texts)],
-        )
+        .control(&sql, vec![table.into(), json_list(&texts)])
         .await?;
     rows.iter().map(|row| Ok(Key(row.some_text(0)?))).collect()
 }
 
 /// What `OpenEntry::read` reads, in its order.
-const ENTRY: &str = "SELECT seq, kind, direction, tbl, key, op_id::text, \
-     (cutover.now_us() - created_us) / 1000000, attempts, parked FROM cutover.journal \
-     WHERE generation = (SELECT generation FROM cutover.state)";
+fn entry_columns() -> String {
+    format!(
+        "SELECT seq, kind, direction, tbl, key, op_id::text, \
+         (cutover.now_us() - created_us) / 1000000, attempts, parked FROM {} AS j",
+        open()
+    )
+}
 
 /// The last open entry's place; 0 when none is open.
 ///
 /// # Errors
 /// See [`Fault`].
 pub async fn last_seq(db: &Db) -> Result<i64, Fault> {
-    let rows = db
-        .control(
-            "SELECT coalesce(max(seq), 0)::bigint FROM cutover.journal",
-            vec![],
-        )
-        .await?;
+    let sql =
+        format!("SELECT coalesce(max(seq), 0)::bigint FROM cutover.journal WHERE seq >= {FLOOR}");
+    let rows = db.control(&sql, vec![]).await?;
     some_row(&rows)?.some_int(0)
 }
 
@@ -186,21 +188,19 @@ pub async fn last_seq(db: &Db) -> Result<i64, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn owed_until(db: &Db, direction: Direction, seq: i64) -> Result<OwedUntil, Fault> {
-    let rows = db
-        .control(
-            "WITH stuck AS (SELECT tbl, key, min(seq) AS seq FROM cutover.journal WHERE parked = $3 \
-             AND generation = (SELECT generation FROM cutover.state) GROUP BY tbl, key) \
-             SELECT count(*)::bigint, coalesce(sum(CASE WHEN s.seq <= j.seq THEN 1 ELSE 0 END), 0)::bigint \
-             FROM cutover.journal j LEFT JOIN stuck s ON s.tbl = j.tbl AND s.key = j.key \
-             WHERE j.seq <= $1 AND j.direction = $2 \
-             AND j.generation = (SELECT generation FROM cutover.state)",
-            vec![
-                seq.into(),
-                direction.as_str().into(),
-                Parked::Quarantined.as_str().into(),
-            ],
-        )
-        .await?;
+    let open = open();
+    let sql = format!(
+        "WITH stuck AS (SELECT tbl, key, min(seq) AS seq FROM {open} AS j WHERE parked = $3 GROUP BY tbl, key) \
+         SELECT count(*)::bigint, coalesce(sum(CASE WHEN s.seq <= j.seq THEN 1 ELSE 0 END), 0)::bigint \
+         FROM {open} AS j LEFT JOIN stuck s ON s.tbl = j.tbl AND s.key = j.key \
+         WHERE j.seq <= $1 AND j.direction = $2"
+    );
+    let args = vec![
+        seq.into(),
+        direction.as_str().into(),
+        Parked::Quarantined.as_str().into(),
+    ];
+    let rows = db.control(&sql, args).await?;
     let row = some_row(&rows)?;
     Ok(OwedUntil {
         open: row.some_int(0)?,
@@ -208,7 +208,8 @@ pub async fn owed_until(db: &Db, direction: Direction, seq: i64) -> Result<OwedU
     })
 }
 
-fn some_row(rows: &[Record]) -> Result<&Record, Fault> {
+/// The row that an aggregate always has.
+pub(super) fn some_row(rows: &[Record]) -> Result<&Record, Fault> {
     rows.first()
         .ok_or_else(|| Fault::Unexpected("an aggregate without a row".to_owned()))
 }
@@ -218,7 +219,7 @@ fn some_row(rows: &[Record]) -> Result<&Record, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn entries(db: &Db, limit: i64) -> Result<Vec<OpenEntry>, Fault> {
-    let sql = format!("{ENTRY} ORDER BY seq LIMIT $1");
+    let sql = format!("{} ORDER BY seq LIMIT $1", entry_columns());
     let rows = db.control(&sql, vec![limit.into()]).await?;
     rows.iter().map(OpenEntry::read).collect()
 }
@@ -228,7 +229,7 @@ pub async fn entries(db: &Db, limit: i64) -> Result<Vec<OpenEntry>, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn entry(db: &Db, seq: i64) -> Result<Option<OpenEntry>, Fault> {
-    let sql = format!("{ENTRY} AND seq = $1");
+    let sql = format!("{} WHERE seq = $1", entry_columns());
     let rows = db.control(&sql, vec![seq.into()]).await?;
     rows.first().map(OpenEntry::read).transpose()
 }
@@ -272,15 +273,15 @@ pub async fn retry(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn retry_written_again(db: &Db) -> Result<usize, Fault> {
-    let rows = db
-        .control(
-            "UPDATE cutover.journal SET parked = NULL, not_before_us = 0 WHERE parked = $1 AND seq IN (\
-             SELECT q.seq FROM cutover.journal q WHERE q.parked = $1 AND EXISTS (SELECT 1 FROM cutover.journal n \
-             WHERE n.tbl = q.tbl AND n.key = q.key AND n.generation = q.generation AND n.seq > q.seq)) \
-             RETURNING seq",
-            vec![Parked::Quarantined.as_str().into()],
-        )
-        .await?;
+    let sql = format!(
+        "UPDATE cutover.journal SET parked = NULL, not_before_us = 0 WHERE parked = $1 AND seq IN (\
+         SELECT q.seq FROM cutover.journal q WHERE q.seq >= {FLOOR} AND q.parked = $1 \
+         AND EXISTS (SELECT 1 FROM cutover.journal n \
+         WHERE n.tbl = q.tbl AND n.key = q.key AND n.generation = q.generation AND n.seq > q.seq)) \
+         RETURNING seq"
+    );
+    let args = vec![Parked::Quarantined.as_str().into()];
+    let rows = db.control(&sql, args).await?;
     Ok(rows.len())
 }
 
@@ -304,13 +305,11 @@ pub async fn accept(tx: &mut Tx, seq: i64) -> Result<bool, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn prune_void(db: &Db, batch_max: i64) -> Result<usize, Fault> {
-    let rows = db
-        .control(
-            "DELETE FROM cutover.journal WHERE seq IN (SELECT seq FROM cutover.journal \
-             WHERE generation < (SELECT generation FROM cutover.state) LIMIT $1) RETURNING seq",
-            vec![batch_max.into()],
-        )
-        .await?;
+    let sql = format!(
+        "DELETE FROM cutover.journal WHERE seq IN (SELECT seq FROM cutover.journal WHERE seq >= {FLOOR} \
+         AND generation < (SELECT generation FROM cutover.state) LIMIT $1) RETURNING seq"
+    );
+    let rows = db.control(&sql, vec![batch_max.into()]).await?;
     Ok(rows.len())
 }
 

@@ -5,6 +5,8 @@
 //! the lock orders the checks, the open entry outlives the lock. SQLite has one writer, so its
 //! `BEGIN IMMEDIATE` is the lock.
 
+use std::collections::BTreeMap;
+
 use crate::contract::Key;
 use crate::sql::{Arg, Dialect, Fault, Tx};
 
@@ -81,6 +83,17 @@ pub(super) fn json_list<S: AsRef<str>>(items: &[S]) -> Arg {
     Arg::Text(Some(
         serde_json::to_string(&texts).unwrap_or_else(|_| "[]".to_owned()),
     ))
+}
+
+/// Each table of these keys, and its keys as one parameter.
+pub(super) fn by_table(keys: &[(String, Key)]) -> impl Iterator<Item = (&str, Arg)> {
+    let mut tables: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (table, key) in keys {
+        tables.entry(table).or_default().push(&key.0);
+    }
+    tables
+        .into_iter()
+        .map(|(table, keys)| (table, json_list(&keys)))
 }
 
 /// Whether an entry's number is in the list that a parameter holds. As an array PostgreSQL looks each up by the

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Parked;
 use super::claim::{epoch_and_generation, micros, uuid_at};
+use super::floor::FLOOR;
 use super::low_water::LowWater;
 use crate::contract::{AttemptId, Epoch, Key, OpId, Token};
 use crate::sql::{Db, Fault};
@@ -59,13 +60,12 @@ pub async fn claim_intents(
     };
     let (op_id, attempt, old) = (uuid_at(first, 0)?, uuid_at(first, 1)?, first.some_text(2)?);
     let token = Token::fresh();
-    let rows = tx
-        .control(
-            "UPDATE cutover.journal SET token = $1::uuid, deadline_us = cutover.now_us() + $2, attempts = attempts + 1 \
-             WHERE kind = 'intent' AND token = $3::uuid RETURNING tbl, key",
-            vec![token.into(), micros(lease).into(), old.into()],
-        )
-        .await?;
+    let take = format!(
+        "UPDATE cutover.journal SET token = $1::uuid, deadline_us = cutover.now_us() + $2, attempts = attempts + 1 \
+         WHERE seq >= {FLOOR} AND kind = 'intent' AND token = $3::uuid RETURNING tbl, key"
+    );
+    let args = vec![token.into(), micros(lease).into(), old.into()];
+    let rows = tx.control(&take, args).await?;
     let keys = rows
         .iter()
         .map(|row| Ok((row.some_text(0)?, Key(row.some_text(1)?))))

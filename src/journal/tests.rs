@@ -50,9 +50,7 @@ impl Bench {
         }
         widened
     }
-}
 
-impl Bench {
     async fn owe(&self, id: u32) {
         self.owe_to(Direction::ToStorage, id, None).await;
     }
@@ -84,9 +82,9 @@ impl Bench {
     }
 
     /// The keys that a claim under this epoch takes.
-    async fn claim(&self, epoch: Epoch, low_water: &LowWater) -> Vec<Key> {
+    async fn claim(&self, epoch: Epoch, outlook: &Outlook) -> Vec<Key> {
         let options = claiming(epoch);
-        let claim = claim(&self.db, &options, low_water).await.unwrap();
+        let claim = claim(&self.db, &options, outlook).await.unwrap();
         let entries = claim.into_iter().flat_map(|claim| claim.entries);
         entries.map(|entry| entry.key).collect()
     }
@@ -282,39 +280,39 @@ async fn a_claim_takes_one_entry_of_each_key_and_only_what_is_not_taken() {
     for id in [1, 2, 1, 3] {
         bench.owe(id).await;
     }
-    let low_water = LowWater::default();
-    let mut taken = bench.claim(Epoch(7), &low_water).await;
+    let outlook = Outlook::default();
+    let mut taken = bench.claim(Epoch(7), &outlook).await;
     taken.sort();
     assert_eq!(taken, [1, 2, 3].map(|id| row("rows", id).1));
     bench.owe(1).await;
     bench.owe(4).await;
-    let taken = bench.claim(Epoch(7), &low_water).await;
+    let taken = bench.claim(Epoch(7), &outlook).await;
     assert_eq!(taken, [row("rows", 4).1]);
 }
 
 #[tokio::test]
 async fn an_entry_that_turned_up_below_the_mark_is_found_by_the_first_claim_of_the_next_epoch() {
     let bench = Bench::new().await;
-    let low_water = LowWater::default();
+    let outlook = Outlook::default();
     let place = async |id: u32, seq: i64| {
         bench.owe(id).await;
         let place = "UPDATE cutover.journal SET seq = $1 WHERE seq = (SELECT max(seq) FROM cutover.journal)";
         bench.db.control(place, vec![seq.into()]).await.unwrap();
     };
     place(1, 50_000).await;
-    assert_eq!(bench.claim(Epoch(7), &low_water).await.len(), 1);
+    assert_eq!(bench.claim(Epoch(7), &outlook).await.len(), 1);
     bench.owe(2).await;
     place(3, 60_000).await;
     let moved = "UPDATE cutover.journal SET seq = 10 WHERE seq = 50001";
     bench.db.control(moved, vec![]).await.unwrap();
     assert_eq!(
-        bench.claim(Epoch(7), &low_water).await,
+        bench.claim(Epoch(7), &outlook).await,
         [row("rows", 3).1],
         "its number is far below what was open"
     );
     let next = "UPDATE cutover.state SET epoch = 8";
     bench.db.control(next, vec![]).await.unwrap();
-    assert_eq!(bench.claim(Epoch(8), &low_water).await, [row("rows", 2).1]);
+    assert_eq!(bench.claim(Epoch(8), &outlook).await, [row("rows", 2).1]);
 }
 
 #[tokio::test]
@@ -325,13 +323,13 @@ async fn a_round_over_parked_entries_meets_none_twice_though_it_has_rested_again
     }
     let park = "UPDATE cutover.journal SET parked = 'constraint'";
     bench.db.control(park, vec![]).await.unwrap();
-    let low_water = LowWater::default();
+    let outlook = Outlook::default();
     let one_at_a_time = ClaimOptions {
         batch_max: 1,
         ..claiming(Epoch(7))
     };
     let (mut met, mut begun_us) = (Vec::new(), None);
-    while let Some(claim) = claim_parked(&bench.db, &one_at_a_time, &low_water, begun_us)
+    while let Some(claim) = claim_parked(&bench.db, &one_at_a_time, &outlook, begun_us)
         .await
         .unwrap()
     {
@@ -354,7 +352,7 @@ async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
         ALTER TABLE cutover_journal DROP COLUMN points;
         ALTER TABLE cutover_journal DROP COLUMN left_by;
         ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures;
-        DROP TABLE cutover_created;
+        DROP TABLE cutover_created; DROP TABLE cutover_journal_floor;
         DELETE FROM cutover_schema_versions WHERE version >= 2";
     bench.db.batch(before).await.unwrap();
     for _ in 0..2 {

@@ -8,7 +8,7 @@ use super::Intent;
 use super::bonds::{Ahead, Named, holding};
 use super::claim::{micros, now};
 use super::gate::gate;
-use super::intent::{durable, insert, prove_intent};
+use super::intent::{durable, insert, to_intent};
 use super::operation::foretell;
 use crate::sql::{Db, Fault};
 
@@ -34,14 +34,16 @@ pub async fn widen(
     held: usize,
     answer: Option<&str>,
 ) -> Result<Widened, Fault> {
-    let more: &[Named] = &intent.keys[held..];
+    let (held, more): (&[Named], &[Named]) = intent.keys.split_at(held);
     let mut tx = db.begin().await?;
     durable(&mut tx).await?;
     if !more.is_empty() {
         intent.bonds.stripes(more).lock(&mut tx).await?;
     }
     gate(&mut tx, intent.epoch).await?;
-    if !prove_intent(&mut tx, intent.token, held).await? {
+    let deadline_us = now(&mut tx).await? + micros(intent.lease);
+    let stamp = "UPDATE cutover.journal SET deadline_us = $4";
+    if !to_intent(&mut tx, intent.token, held, stamp, &[deadline_us.into()]).await? {
         return Ok(Widened::NotOurs);
     }
     if !more.is_empty() {
@@ -50,12 +52,6 @@ pub async fn widen(
             ahead @ (Ahead::Passing | Ahead::Elder) => return Ok(Widened::Behind(ahead)),
         }
     }
-    let deadline_us = now(&mut tx).await? + micros(intent.lease);
-    tx.control(
-        "UPDATE cutover.journal SET deadline_us = $2 WHERE kind = 'intent' AND token = $1::uuid",
-        vec![intent.token.into(), deadline_us.into()],
-    )
-    .await?;
     insert(&mut tx, intent, more, deadline_us).await?;
     if let Some(answer) = answer {
         foretell(&mut tx, intent.op_id, answer).await?;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::Row as _;
 
 use crate::fixture::campaigns::{insert, key, rename, select};
-use crate::fixture::{HttpClient, World, WorldOptions, eventually};
+use crate::fixture::{HttpClient, Stranger, World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 /// Longer than a transition that does not insist tries for, and than one of the proxy's sessions may rest.
@@ -46,12 +46,12 @@ async fn rolls_back_in_the_end(world: &World, args: &[&str]) {
     world.advance_to("live").await;
     let proxy = &world.proxies[0];
     proxy.query(insert("one", "Spring")).await.ok();
-    let mut holder = connect(&world.legacy.url, ENDED_BY_THE_DATABASE).await;
+    let mut holder = Stranger::begin(&world.legacy.url, ENDED_BY_THE_DATABASE).await;
     let pid: i32 = sqlx::query(sqlx::AssertSqlSafe(format!(
         "SELECT pg_backend_pid() FROM pg_advisory_xact_lock_shared({})",
         cutover::journal::GATE_LOCK
     )))
-    .fetch_one(&mut holder)
+    .fetch_one(&mut holder.session)
     .await
     .expect("the gate is open")
     .get(0);
@@ -79,12 +79,12 @@ async fn kept_locked(what: &str, change: fn(&str) -> Value) {
     }
     world.settles("campaigns", SOON).await;
     world.verified().await;
-    let mut stranger = connect(&world.legacy.url, "0").await;
+    let mut stranger = Stranger::begin(&world.legacy.url, "0").await;
     let lock = format!(
         "SELECT 1 FROM campaigns WHERE id = '{}' FOR UPDATE",
         key("one")
     );
-    run(&mut stranger, &lock).await;
+    stranger.run(&lock).await;
 
     let writer = tokio::spawn(write_until_done(proxy.door.clone(), change("Summer")));
     waits_for_the_row(&world).await;
@@ -105,7 +105,7 @@ async fn kept_locked(what: &str, change: fn(&str) -> Value) {
     println!("{what}: a rollback paused writers for {}", back["pause_ms"]);
     assert!(!writer.is_finished(), "the stranger still holds the row");
 
-    run(&mut stranger, "COMMIT").await;
+    stranger.run("COMMIT").await;
     let written = tokio::time::timeout(SOON, writer).await;
     written.expect("in time").expect("a writer ends well");
     let read = proxy.query(select("one")).await;
@@ -134,21 +134,4 @@ async fn write_until_done(door: HttpClient, query: Value) {
             Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
-}
-
-/// A session past the proxy, in a transaction that may rest for so long.
-async fn connect(url: &str, rest_max: &str) -> PgConnection {
-    let mut session = PgConnection::connect(url).await.expect("PostgreSQL");
-    run(&mut session, "SET application_name = 'nightly report'").await;
-    let rest = format!("SET idle_in_transaction_session_timeout = '{rest_max}'");
-    run(&mut session, &rest).await;
-    run(&mut session, "BEGIN").await;
-    session
-}
-
-async fn run(session: &mut PgConnection, sql: &str) {
-    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()))
-        .execute(session)
-        .await;
-    done.unwrap_or_else(|error| panic!("{error}: {sql}"));
 }

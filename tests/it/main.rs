@@ -21,6 +21,7 @@ mod drill;
 mod failures;
 mod fixture;
 mod flips;
+mod floor;
 mod frozen;
 mod gate;
 mod guard;

@@ -115,6 +115,9 @@ async fn what_live_wrote_is_kept_by_believing_storage(bench: &Bench) {
     control.transition(to(Stage::Live)).await.unwrap();
     restore(bench).await;
     bench.owe(1, "copy", "storage", 5_000_000).await;
+    // The floor of the history that is lost.
+    let floor = "INSERT INTO cutover.journal_floor VALUES (1000)";
+    bench.db.control(floor, vec![]).await.unwrap();
     evidence::record_verified(
         &bench.db,
         Backend::Storage,

@@ -126,7 +126,7 @@ impl Repository {
     async fn give_back(&self, order: &Order, intent: &Intent, rule: &str, epoch: Epoch) -> Turn {
         let refused = GiveBack {
             token: intent.token,
-            keys: intent.keys.len(),
+            keys: &intent.keys,
             op_id: order.op_id,
             rule,
             epoch,

@@ -1,0 +1,90 @@
+//! The floor of the journal: what is below it is never read again, so it must never be too high; and while somebody
+//! keeps PostgreSQL from clearing away what was settled, it is what keeps the journal quick.
+
+use std::time::Duration;
+
+use cutover::journal::{FLOOR, Sounding};
+use cutover::sql::{Db, PoolOptions};
+use serde_json::{Value, json};
+use sqlx::Row as _;
+
+use crate::fixture::campaigns::{insert, key};
+use crate::fixture::{Stranger, World, WorldOptions, eventually};
+
+const SOON: Duration = Duration::from_secs(30);
+/// Rows written at once: more than a floor is raised by at least.
+const ROWS: usize = 150;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_committed_late_is_paid_though_all_after_it_were_settled() {
+    let world = World::build(WorldOptions::default()).await;
+    world.advance_to("dual_write").await;
+    world.proxies[0].query(insert("one", "Spring")).await.ok();
+    world.settles("campaigns", SOON).await;
+
+    let mut stranger = Stranger::begin(&world.legacy.url, "0").await;
+    let late = format!(
+        "UPDATE campaigns SET name = 'late' WHERE id = '{}'",
+        key("one")
+    );
+    stranger.run(&late).await;
+    let number: i64 = sqlx::query("SELECT max(seq) FROM cutover.journal")
+        .fetch_one(&mut stranger.session)
+        .await
+        .expect("its own entry")
+        .get(0);
+    let (db, mut sounding) = (open(&world), Sounding::default());
+    for _ in 0..3 {
+        write_and_settle(&world).await;
+        sounding.look(&db).await.expect("a look");
+    }
+    assert!(floor(&world).await <= number, "its entry may yet turn up");
+
+    stranger.run("COMMIT").await;
+    world.settles("campaigns", SOON).await;
+    rises_above(&world, number, &db, &mut sounding).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_a_stranger_keeps_locked_does_not_keep_the_floor_down() {
+    let world = World::build(WorldOptions::default()).await;
+    world.advance_to("dual_write").await;
+    world.proxies[0].query(insert("one", "Spring")).await.ok();
+    let mut stranger = Stranger::begin(&world.legacy.url, "0").await;
+    stranger.run("SELECT 1 FROM campaigns FOR UPDATE").await;
+    write_and_settle(&world).await;
+    let last = world
+        .legacy
+        .number("SELECT last_value FROM cutover.journal_seq_seq")
+        .await;
+    rises_above(&world, last, &open(&world), &mut Sounding::default()).await;
+}
+
+/// Writes rows and waits until they are paid.
+async fn write_and_settle(world: &World) {
+    let rows: Vec<Value> = (0..ROWS)
+        .map(|number| json!({"id": uuid::Uuid::new_v4().to_string(), "name": format!("row {number}")}))
+        .collect();
+    let insert = json!({"type": "insert", "table": "campaigns", "data": rows});
+    world.proxies[0].query(insert).await.ok();
+    world.settles("campaigns", SOON).await;
+}
+
+/// Looks until the floor is above this number, while more is written.
+async fn rises_above(world: &World, number: i64, db: &Db, sounding: &mut Sounding) {
+    eventually("the floor is above it", SOON, async || {
+        write_and_settle(world).await;
+        sounding.look(db).await.expect("a look");
+        let floor = floor(world).await;
+        (floor > number).then_some(()).ok_or(floor)
+    })
+    .await;
+}
+
+async fn floor(world: &World) -> i64 {
+    world.legacy.number(&format!("SELECT {FLOOR}")).await
+}
+
+fn open(world: &World) -> Db {
+    Db::open(&world.legacy.url, &PoolOptions::default()).expect("a URL")
+}
