@@ -13,11 +13,12 @@
 //!
 //! It is kept in a table, so that a backup or a failover brings back the floor of the entries that come with it. Each is
 //! a row of its own, and the highest is found by index: one row, changed again and again, would leave behind
-//! just what it is to spare others. SQLite leaves nothing behind, and its floor is 0.
+//! just what it is to spare others. Where somebody set the sequence back, it begins anew. SQLite leaves nothing
+//! behind, and its floor is 0.
 
 use std::collections::HashSet;
 
-use crate::sql::{Db, Dialect, Fault, Tx};
+use crate::sql::{Db, Dialect, Fault, Record, Tx};
 
 /// The first number that a reader of the journal must not skip, as an expression.
 pub const FLOOR: &str = "(SELECT coalesce(max(f.seq), 0) FROM cutover.journal_floor f)";
@@ -25,14 +26,18 @@ pub const FLOOR: &str = "(SELECT coalesce(max(f.seq), 0) FROM cutover.journal_fl
 /// A floor is raised by this much at least: what few entries cost is not worth a row.
 const STEP: i64 = 100;
 
-/// The last number given to an entry, where this role may know it. From a cache a session would draw lower ones later.
-const LAST: &str = "SELECT last_value FROM pg_sequences WHERE schemaname = 'cutover' \
+/// Where the journal's numbers come from, where this role may know it. From a cache a session would draw lower ones
+/// later.
+const NUMBERS: &str = "pg_sequences WHERE schemaname = 'cutover' \
      AND sequencename = 'journal_seq_seq' AND last_value IS NOT NULL AND cache_size = 1 AND increment_by = 1";
 
 /// Transactions that may have appended entries. A prepared one has no process.
 const WRITERS: &str = "SELECT virtualtransaction, pid IS NULL FROM pg_locks \
      WHERE locktype = 'relation' AND relation = 'cutover.journal'::regclass AND mode = 'RowExclusiveLock' \
      AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+/// The floor is 0 again.
+const FORGET: &str = "DELETE FROM cutover.journal_floor";
 
 /// Raises the floor, look after look.
 #[derive(Debug, Default)]
@@ -65,9 +70,17 @@ impl Sounding {
         if db.dialect() == Dialect::Sqlite {
             return Ok(());
         }
-        let Some(last) = last_number(db).await? else {
+        let Some((last, are_below)) = last_number(db).await? else {
             return Ok(());
         };
+        if are_below {
+            tracing::warn!(
+                last,
+                "the journal's numbers were set back: its floor begins anew"
+            );
+            self.pending = None;
+            return db.control(FORGET, vec![]).await.map(drop);
+        }
         let now = Writers::read(db).await?;
         if let Some(pending) = &self.pending {
             if !pending.is_proven(&now) {
@@ -99,9 +112,13 @@ impl Writers {
     }
 }
 
-async fn last_number(db: &Db) -> Result<Option<i64>, Fault> {
-    let rows = db.fetch(LAST, vec![]).await?;
-    rows.first().map(|row| row.some_int(0)).transpose()
+/// The last number that was given to an entry, and whether the next one is below the floor, as when somebody
+/// restarted the sequence.
+async fn last_number(db: &Db) -> Result<Option<(i64, bool)>, Fault> {
+    let sql = format!("SELECT last_value, last_value + 1 < {FLOOR} FROM {NUMBERS}");
+    let rows = db.control(&sql, vec![]).await?;
+    let read = |row: &Record| Ok((row.some_int(0)?, row.some_bool(1)?));
+    rows.first().map(read).transpose()
 }
 
 /// Notes the first open entry as the floor, or the number after `last`. No entry up to `last` is yet to come.
@@ -128,9 +145,7 @@ pub async fn prune_floor(db: &Db) -> Result<(), Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn forget_floor(tx: &mut Tx) -> Result<(), Fault> {
-    tx.control("DELETE FROM cutover.journal_floor", vec![])
-        .await
-        .map(drop)
+    tx.control(FORGET, vec![]).await.map(drop)
 }
 
 #[cfg(test)]
