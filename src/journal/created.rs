@@ -24,7 +24,7 @@ use super::append::{Copies, append_copies};
 use super::claim::micros;
 use super::departures::{KEPT, OWED_SINCE, counted};
 use super::gate::commit_under;
-use super::stripes::json_list;
+use super::stripes::{json_list, seq_is_in, seq_list};
 use super::{Departure, Direction, Left};
 use crate::contract::{Epoch, Key};
 use crate::sql::{Arg, Db, Fault, Tx};
@@ -66,19 +66,22 @@ pub async fn owe_created(
     let names: Vec<&str> = tables.iter().map(String::as_str).collect();
     loop {
         let mut tx = db.begin().await?;
-        let rows = tx
-            .control(
-                "DELETE FROM cutover.created WHERE seq IN (SELECT seq FROM cutover.created \
-                 WHERE tbl IN (SELECT e.value FROM cutover.each($1) AS e) AND number >= $2 \
-                 ORDER BY seq LIMIT $3) RETURNING tbl, key",
-                vec![
-                    json_list(&names),
-                    since.0.into(),
-                    Arg::Int(i64::try_from(PAGE).ok()),
-                ],
-            )
-            .await?;
-        let is_last = rows.len() < PAGE;
+        // Counted before they are deleted: another replica may take some of them.
+        let noted = "SELECT seq FROM cutover.created WHERE tbl IN (SELECT e.value FROM cutover.each($1) AS e) \
+                     AND number >= $2 ORDER BY seq LIMIT $3";
+        let page = Arg::Int(i64::try_from(PAGE).ok());
+        let args = vec![json_list(&names), since.0.into(), page];
+        let seqs = tx.control(noted, args).await?;
+        let seqs: Vec<i64> = seqs
+            .iter()
+            .map(|row| row.some_int(0))
+            .collect::<Result<_, _>>()?;
+        let is_last = seqs.len() < PAGE;
+        let take = format!(
+            "DELETE FROM cutover.created WHERE {} RETURNING tbl, key",
+            seq_is_in(tx.dialect(), "$1")
+        );
+        let rows = tx.control(&take, vec![seq_list(&seqs)]).await?;
         let mut found: BTreeMap<String, BTreeSet<Key>> = BTreeMap::new();
         for row in &rows {
             let keys = found.entry(row.some_text(0)?).or_default();
