@@ -38,6 +38,8 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA cutover TO cutover_proxy;
 
 /// How often it is looked who holds the gate.
 const TELL_EVERY: Duration = Duration::from_millis(500);
+/// How long a statement on a busy database may take at least: a person asks, and no caller waits.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Gives the authority back to legacy in the database itself, for the day when no proxy answers. Meanwhile
 /// `tell` hears who holds the gate.
@@ -50,7 +52,7 @@ pub async fn rollback_in_database(
     reason: &str,
     tell: impl FnMut(&[GateHolder]),
 ) -> Result<(Stage, Epoch), AppError> {
-    let db = Db::open(url, &PoolOptions::default())?;
+    let db = Db::open(url, &patient(PoolOptions::default()))?;
     let options = ControlOptions {
         replica_id: format!("cli-{}", uuid::Uuid::new_v4().simple()),
         ..ControlOptions::default()
@@ -85,12 +87,19 @@ async fn tell_for_ever(control: &Control, mut tell: impl FnMut(&[GateHolder])) -
     }
 }
 
+fn patient(options: PoolOptions) -> PoolOptions {
+    PoolOptions {
+        statement_timeout: options.statement_timeout.max(PATIENCE),
+        ..options
+    }
+}
+
 /// The DDL that makes storage's tables out of legacy's, for a DBA to read or to run.
 ///
 /// # Errors
 /// When the legacy database cannot be reached or lacks a configured table.
 pub async fn storage_schema(config: &Config) -> Result<String, AppError> {
-    let db = Db::open(config.legacy.url.expose(), &pool_options(config))?;
+    let db = Db::open(config.legacy.url.expose(), &patient(pool_options(config)))?;
     let schema = introspect(&db, &table_specs(config))
         .await
         .map_err(crate::legacy::OpenError::from)?;
@@ -102,7 +111,7 @@ pub async fn storage_schema(config: &Config) -> Result<String, AppError> {
 /// # Errors
 /// When the legacy database cannot be reached or lacks a configured table.
 pub async fn control_schema(config: &Config) -> Result<String, AppError> {
-    let db = Db::open(config.legacy.url.expose(), &pool_options(config))?;
+    let db = Db::open(config.legacy.url.expose(), &patient(pool_options(config)))?;
     if db.dialect() == Dialect::Sqlite {
         return Ok(SQLITE.to_owned());
     }
