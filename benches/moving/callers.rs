@@ -15,7 +15,7 @@ use super::fixture::Proxy;
 use super::{Work, begin, end_of, name};
 
 const TURNS: u64 = 8;
-const REQUESTS_PER_WINDOW: u64 = 500;
+const REQUESTS_PER_WINDOW: u64 = 1000;
 const REQUESTS_PER_SECOND: u32 = 100;
 /// Rows a second of the backfill.
 const RATE: u32 = 500;
