@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Round;
 
 /// How long the next worker waits for the one at work.
-const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_millis(20);
 /// From being woken to looking: the caller's answer goes out first, and writes that come together are paid
 /// together.
 const LINGER: Duration = Duration::from_millis(1);

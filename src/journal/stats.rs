@@ -137,12 +137,10 @@ pub async fn payable(db: &Db, direction: Direction) -> Result<Payable, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fault> {
-    let sql = format!(
-        "SELECT 1 FROM {} AS j WHERE tbl = $1 AND ($2::text IS NULL OR key = $2::text) LIMIT 1",
-        open()
-    );
+    let sql = "SELECT 1 FROM cutover.journal WHERE tbl = $1 AND ($2::text IS NULL OR key = $2::text) \
+         AND generation = (SELECT generation FROM cutover.state) LIMIT 1";
     let key = Arg::Text(key.map(|key| key.0.clone()));
-    let rows = db.control(&sql, vec![table.into(), key]).await?;
+    let rows = db.control(sql, vec![table.into(), key]).await?;
     Ok(!rows.is_empty())
 }
 
@@ -152,13 +150,11 @@ pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fa
 /// See [`Fault`].
 pub async fn owed_among(db: &Db, table: &str, keys: &[Key]) -> Result<HashSet<Key>, Fault> {
     let texts: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
-    let sql = format!(
-        "SELECT DISTINCT key FROM {} AS j WHERE tbl = $1 \
-         AND key IN (SELECT e.value FROM cutover.each($2) AS e)",
-        open()
-    );
+    let sql = "SELECT DISTINCT key FROM cutover.journal WHERE tbl = $1 \
+         AND key IN (SELECT e.value FROM cutover.each($2) AS e) \
+         AND generation = (SELECT generation FROM cutover.state)";
     let rows = db
-        .control(&sql, vec![table.into(), json_list(&texts)])
+        .control(sql, vec![table.into(), json_list(&texts)])
         .await?;
     rows.iter().map(|row| Ok(Key(row.some_text(0)?))).collect()
 }

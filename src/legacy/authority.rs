@@ -83,15 +83,15 @@ impl Legacy {
         refusal: Refusal,
     ) -> Result<Written, WriteError> {
         let Some(operation) = recorded(self.db(), stamp.op_id).await? else {
-            return Err(Fault::Refused(refusal).into());
+            return Err(overtaken(Fault::Refused(refusal)).into());
         };
         if operation.digest != stamp.digest {
             return Err(WriteError::OtherPayload);
         }
         if operation.state.may_run() {
-            let reply = self.write_transaction(write, stamp).await?;
+            let run = self.write_transaction(write, stamp).await;
             return Ok(Written {
-                reply,
+                reply: run.map_err(overtaken)?,
                 repeated: false,
             });
         }
@@ -168,6 +168,16 @@ impl Legacy {
 
 /// The primary key of the operation records, as PostgreSQL names it.
 const OPERATIONS_KEY: &str = "operations_pkey";
+
+/// Where another request of the same operation got ahead, nothing is refused: asked again, its record tells.
+fn overtaken(fault: Fault) -> Fault {
+    match fault {
+        Fault::Refused(Refusal::Unique(key)) if key == OPERATIONS_KEY => {
+            Fault::Unavailable("another request of this operation is under way".to_owned())
+        }
+        other => other,
+    }
+}
 
 /// What the capture trigger reads: epoch, operation, role. `write` is a single statement, at whose end the
 /// trigger asks the gate; `steps` and `apply` have more to do after it and ask the gate themselves, last.
