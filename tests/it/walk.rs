@@ -7,7 +7,7 @@ use lapin::BasicProperties;
 use serde_json::{Value, json};
 
 use crate::fixture::campaigns::{insert, rename, select};
-use crate::fixture::{Signal, World, WorldOptions};
+use crate::fixture::{Signal, Stranger, World, WorldOptions, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -56,6 +56,34 @@ async fn the_same_operation_sent_twice_takes_effect_once() {
     let reply = client.request(&insert("one", "Other"), named).await;
     let reply: Value = serde_json::from_slice(&reply.unwrap().data).unwrap();
     assert_eq!(reply["error"]["code"], "conflict");
+}
+
+/// As when a replica wakes after a rollback, and its caller has asked again meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_requests_at_once_of_an_operation_that_may_run_anew_get_one_answer() {
+    let world = World::build(WorldOptions::default()).await;
+    let proxy = &world.proxies[0];
+    proxy.query(insert("one", "Spring")).await.ok();
+    let op_id = "0190b5a0-0000-7000-8000-000000000002";
+    let ask = || proxy.try_query(rename("one", "Summer"), Some(op_id));
+    ask().await.unwrap().ok();
+    let converted = "UPDATE cutover.operations SET state = 'converted', reply = NULL";
+    world.legacy.execute(converted).await;
+
+    let mut stranger = Stranger::begin(&world.legacy.url, "0").await;
+    stranger.run("SELECT 1 FROM campaigns FOR UPDATE").await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let let_go = async {
+        eventually("both wait for the row", SOON, async || {
+            let count = world.legacy.number(waiting).await;
+            (count == 2).then_some(()).ok_or(count)
+        })
+        .await;
+        stranger.run("COMMIT").await;
+    };
+    let (one, other, ()) = tokio::join!(ask(), ask(), let_go);
+    assert_eq!(one.unwrap().ok(), other.unwrap().ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
