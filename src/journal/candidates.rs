@@ -123,7 +123,7 @@ async fn from_first(
     let sql = format!(
         "SELECT j.tbl, j.key FROM {entries} AS j WHERE {IS_DUE} AND {parked} \
          AND NOT EXISTS (SELECT 1 FROM cutover.journal o \
-             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq < j.seq AND o.seq >= {FLOOR} AND o.seq >= $5 \
+             WHERE o.tbl = j.tbl AND o.key = j.key AND o.seq + 0 < j.seq AND o.seq + 0 >= {FLOOR} AND o.seq + 0 >= $5 \
              AND o.generation = j.generation LIMIT 1 OFFSET 0) ORDER BY j.seq LIMIT $3"
     );
     let mut args = args(options, which);

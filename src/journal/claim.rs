@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::candidates::{Outlook, Which, candidates};
 use super::departures::last_departure;
+use super::floor::FLOOR;
 use super::stripes::{by_table, lock, seq_is_in, seq_list};
 use super::{Claimed, Departure, Direction, Parked};
 use crate::contract::{Epoch, Key, OpId, Token};
@@ -195,17 +196,17 @@ async fn open_entries(
 }
 
 /// The entries of table `$2` with the keys `$1`, each looked up by the index. Left to itself, PostgreSQL reads the
-/// whole journal instead: it grows and shrinks faster than its statistics follow. For the same reason nothing is said of
-/// the floor here: it would walk from there for each key.
-pub(super) fn entries_of_keys(dialect: Dialect) -> &'static str {
+/// whole journal instead: it grows and shrinks faster than its statistics follow. That is also why the index goes on
+/// with `seq + 0`: at a condition on `seq` it may walk the primary key from the floor on, once for each key.
+pub(super) fn entries_of_keys(dialect: Dialect) -> String {
     match dialect {
-        Dialect::Postgres => {
-            "cutover.each($1) AS k CROSS JOIN LATERAL \
-             (SELECT * FROM cutover.journal WHERE tbl = $2 AND key = k.value OFFSET 0) AS j"
-        }
-        Dialect::Sqlite => {
-            "cutover.each($1) AS k CROSS JOIN cutover.journal AS j ON j.tbl = $2 AND j.key = k.value"
-        }
+        Dialect::Postgres => format!(
+            "cutover.each($1) AS k CROSS JOIN LATERAL (SELECT * FROM cutover.journal \
+             WHERE tbl = $2 AND key = k.value AND seq + 0 >= {FLOOR} OFFSET 0) AS j"
+        ),
+        Dialect::Sqlite => "cutover.each($1) AS k CROSS JOIN cutover.journal AS j \
+             ON j.tbl = $2 AND j.key = k.value"
+            .to_owned(),
     }
 }
 

@@ -34,6 +34,11 @@ pub const COMPONENT: Component = Component {
             postgres: &[],
             sqlite: &[],
         },
+        Step {
+            portable: &[],
+            postgres: BY_KEY,
+            sqlite: &[],
+        },
     ],
 };
 
@@ -83,6 +88,12 @@ const CREATED_SQLITE: &[&str] = &[
 
 /// Below the highest of these nothing is owed (see `floor`).
 const FLOOR: &[&str] = &["CREATE TABLE cutover.journal_floor (seq bigint PRIMARY KEY)"];
+
+/// The entries of a key from the floor on (see `claim::entries_of_keys`).
+const BY_KEY: &[&str] = &[
+    "DROP INDEX cutover.journal_key",
+    "CREATE INDEX journal_key ON cutover.journal (tbl, key, (seq + 0))",
+];
 
 const POSTGRES: &[&str] = &[
     r#"CREATE TABLE IF NOT EXISTS cutover.journal (

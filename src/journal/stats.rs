@@ -1,15 +1,17 @@
 //! Looking at the journal, and the rare acts on it: appending copies, retrying, pruning.
 
 use std::collections::HashSet;
+use std::slice;
 use std::time::Duration;
 
+use super::claim::entries_of_keys;
 use super::entry::{Direction, Parked};
 use super::floor::FLOOR;
 use super::intent::accept_intent;
 use super::operation;
 use super::stripes::json_list;
 use crate::contract::Key;
-use crate::sql::{Arg, Db, Fault, Record, Tx};
+use crate::sql::{Db, Fault, Record, Tx};
 
 /// What is owed, at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -137,10 +139,12 @@ pub async fn payable(db: &Db, direction: Direction) -> Result<Payable, Fault> {
 /// # Errors
 /// See [`Fault`].
 pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fault> {
-    let sql = "SELECT 1 FROM cutover.journal WHERE tbl = $1 AND ($2::text IS NULL OR key = $2::text) \
-         AND generation = (SELECT generation FROM cutover.state) LIMIT 1";
-    let key = Arg::Text(key.map(|key| key.0.clone()));
-    let rows = db.control(sql, vec![table.into(), key]).await?;
+    if let Some(key) = key {
+        let owed = owed_among(db, table, slice::from_ref(key)).await?;
+        return Ok(!owed.is_empty());
+    }
+    let sql = format!("SELECT 1 FROM {} AS j WHERE j.tbl = $1 LIMIT 1", open());
+    let rows = db.control(&sql, vec![table.into()]).await?;
     Ok(!rows.is_empty())
 }
 
@@ -150,12 +154,12 @@ pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fa
 /// See [`Fault`].
 pub async fn owed_among(db: &Db, table: &str, keys: &[Key]) -> Result<HashSet<Key>, Fault> {
     let texts: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
-    let sql = "SELECT DISTINCT key FROM cutover.journal WHERE tbl = $1 \
-         AND key IN (SELECT e.value FROM cutover.each($2) AS e) \
-         AND generation = (SELECT generation FROM cutover.state)";
-    let rows = db
-        .control(sql, vec![table.into(), json_list(&texts)])
-        .await?;
+    let sql = format!(
+        "SELECT DISTINCT j.key FROM {} WHERE j.generation = (SELECT generation FROM cutover.state)",
+        entries_of_keys(db.dialect())
+    );
+    let args = vec![json_list(&texts), table.into()];
+    let rows = db.control(&sql, args).await?;
     rows.iter().map(|row| Ok(Key(row.some_text(0)?))).collect()
 }
 
@@ -273,7 +277,7 @@ pub async fn retry_written_again(db: &Db) -> Result<usize, Fault> {
         "UPDATE cutover.journal SET parked = NULL, not_before_us = 0 WHERE parked = $1 AND seq IN (\
          SELECT q.seq FROM cutover.journal q WHERE q.seq >= {FLOOR} AND q.parked = $1 \
          AND EXISTS (SELECT 1 FROM cutover.journal n \
-         WHERE n.tbl = q.tbl AND n.key = q.key AND n.generation = q.generation AND n.seq > q.seq)) \
+         WHERE n.tbl = q.tbl AND n.key = q.key AND n.generation = q.generation AND n.seq + 0 > q.seq)) \
          RETURNING seq"
     );
     let args = vec![Parked::Quarantined.as_str().into()];
