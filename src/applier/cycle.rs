@@ -20,6 +20,15 @@ const SWEPT_MAX: usize = 1_000;
 /// How often a cycle is tried that stands still because something else is owed of a row it takes along.
 const HELD_TRIES: i64 = 100;
 
+/// What became of a cycle.
+struct Outcome {
+    reaction: Reaction,
+    /// The entries that were taken along.
+    along: Vec<Claimed>,
+    /// Those that remove rows.
+    removals: Vec<i64>,
+}
+
 /// Whether the rows that a cycle takes along are ours to put again.
 enum Along {
     /// They are in the claim now.
@@ -30,6 +39,17 @@ enum Along {
     TooMany,
 }
 
+impl Outcome {
+    /// Storage was not asked.
+    fn untried(reaction: Reaction) -> Self {
+        Self {
+            reaction,
+            along: Vec::new(),
+            removals: Vec::new(),
+        }
+    }
+}
+
 impl Applier {
     /// All parked entries at once: removed and put again in one transaction.
     pub(super) async fn break_cycle(&self) -> Round {
@@ -38,7 +58,7 @@ impl Applier {
             Ok(None) => return Round::Idle,
             Err(fault) => return self.trouble("claiming parked entries", &fault),
         };
-        let reaction = match self.take_along(&claim).await {
+        let outcome = match self.take_along(&claim).await {
             Ok(Along::Claimed(along)) => self.replace(&claim, along).await,
             Ok(Along::Held)
                 if claim
@@ -46,13 +66,13 @@ impl Applier {
                     .iter()
                     .all(|entry| entry.attempts < HELD_TRIES) =>
             {
-                Ok((Reaction::Release, Vec::new()))
+                Ok(Outcome::untried(Reaction::Release))
             }
-            Ok(Along::Held | Along::TooMany) => Ok((Reaction::Quarantine, Vec::new())),
+            Ok(Along::Held | Along::TooMany) => Ok(Outcome::untried(Reaction::Quarantine)),
             Err(fault) => Err(fault),
         };
-        let done = match reaction {
-            Ok((reaction, along)) => self.end_cycle(&claim, &along, reaction).await,
+        let done = match outcome {
+            Ok(outcome) => self.end_cycle(&claim, outcome).await,
             Err(fault) => Err(fault),
         };
         match done {
@@ -96,20 +116,22 @@ impl Applier {
         Ok(Along::Claimed(claimed))
     }
 
-    /// Asks storage; says what is to be done, and the entries that were taken along.
-    async fn replace(
-        &self,
-        claim: &Claim,
-        along: Vec<Claimed>,
-    ) -> Result<(Reaction, Vec<Claimed>), Fault> {
+    /// Asks storage; says what is to be done.
+    async fn replace(&self, claim: &Claim, along: Vec<Claimed>) -> Result<Outcome, Fault> {
         let together = Claim {
             entries: along.clone(),
             ..claim.clone()
         };
-        let (_, cycle) = self.payable(claim).await?;
+        let (named, cycle) = self.payable(claim).await?;
         let (_, swept) = self.payable(&together).await?;
         let outcome = self.storage.replace_all(&cycle, &swept).await;
-        Ok((react(outcome.as_ref().copied()), along))
+        let entries = named.entries.iter().zip(&cycle);
+        let removals = entries.filter(|(_, payment)| payment.row.is_none());
+        Ok(Outcome {
+            reaction: react(outcome.as_ref().copied()),
+            along,
+            removals: removals.map(|(entry, _)| entry.seq).collect(),
+        })
     }
 
     /// Whether storage was never filled with some table's rows: then a refusal for a relation is not final.
@@ -124,16 +146,11 @@ impl Applier {
                 .is_ok_and(|pending| pending.is_empty())
     }
 
-    async fn end_cycle(
-        &self,
-        claim: &Claim,
-        along: &[Claimed],
-        reaction: Reaction,
-    ) -> Result<(), Fault> {
+    async fn end_cycle(&self, claim: &Claim, outcome: Outcome) -> Result<(), Fault> {
         let db = self.legacy.db();
-        let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
-        let along: Vec<i64> = along.iter().map(|entry| entry.seq).collect();
-        let (delay, parked) = match reaction {
+        let mut seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
+        let along: Vec<i64> = outcome.along.iter().map(|entry| entry.seq).collect();
+        let (delay, parked) = match outcome.reaction {
             Reaction::Settle => {
                 let all = [seqs, along].concat();
                 return claim.settle(db, &all).await.map(drop);
@@ -146,6 +163,14 @@ impl Applier {
                 (PARKED_DELAY, Parked::Constraint)
             }
             Reaction::Park | Reaction::Quarantine => {
+                // A removal may only have waited for those that are given up.
+                if outcome.removals.len() < seqs.len() {
+                    seqs.retain(|seq| !outcome.removals.contains(seq));
+                    let parked = Some(Parked::Constraint);
+                    claim
+                        .release(db, &outcome.removals, PARKED_DELAY, parked)
+                        .await?;
+                }
                 let entries = seqs.len();
                 tracing::error!(entries, "entries that no order can pay are quarantined");
                 (Duration::ZERO, Parked::Quarantined)
