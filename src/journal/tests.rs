@@ -346,12 +346,58 @@ async fn a_round_over_parked_entries_meets_none_twice_though_it_has_rested_again
 }
 
 #[tokio::test]
+async fn an_entry_that_stands_for_others_has_their_place_and_their_note_that_a_removal_was_sent() {
+    let bench = Bench::new().await;
+    bench.owe(1).await;
+    let options = claiming(Epoch(7));
+    let take = async || {
+        let claimed = claim(&bench.db, &options, &Outlook::default()).await;
+        claimed.unwrap().unwrap()
+    };
+    let first = take().await;
+    let seqs = [first.entries[0].seq];
+    note_removals(&bench.db, Token::fresh(), &seqs)
+        .await
+        .unwrap();
+    first
+        .release(&bench.db, &seqs, Duration::ZERO, None)
+        .await
+        .unwrap();
+    let second = take().await;
+    assert!(!second.entries[0].removing, "another's token");
+    note_removals(&bench.db, second.token, &seqs).await.unwrap();
+    second
+        .release(&bench.db, &seqs, Duration::ZERO, None)
+        .await
+        .unwrap();
+    bench.owe(2).await;
+    bench.owe(1).await;
+    let third = take().await;
+    let [two, one] = third.entries.as_slice() else {
+        panic!("{:?}", third.entries);
+    };
+    assert_eq!((two.removing, one.removing), (false, true));
+    let removal = Removal {
+        seq: two.seq,
+        table: "rows".to_owned(),
+    };
+    let removals = [removal];
+    let older = older_than(&bench.db, Direction::ToStorage, &removals).await;
+    let held = older
+        .unwrap()
+        .hold(&removals, |table| [table.to_owned()].into());
+    assert_eq!(held, [two.seq].into());
+}
+
+#[tokio::test]
 async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
     let bench = Bench::new().await;
     let before = "DROP INDEX journal_leaves; ALTER TABLE cutover_journal DROP COLUMN leaves;
         ALTER TABLE cutover_journal DROP COLUMN points;
         ALTER TABLE cutover_journal DROP COLUMN left_by;
-        ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures;
+        ALTER TABLE cutover_journal DROP COLUMN noted; DROP INDEX journal_since;
+        ALTER TABLE cutover_journal DROP COLUMN since;
+        ALTER TABLE cutover_journal DROP COLUMN removing; DROP TABLE cutover_departures;
         DROP TABLE cutover_created; DROP TABLE cutover_journal_floor;
         DELETE FROM cutover_schema_versions WHERE version >= 2";
     bench.db.batch(before).await.unwrap();
