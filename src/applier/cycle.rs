@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::to_storage::{PARKED_DELAY, Reaction, SCHEMA_DELAY, react};
+use super::to_storage::{PARKED_DELAY, Reaction, SCHEMA_DELAY, cause, react};
 use super::{Applier, Round};
 use crate::backfill;
 use crate::contract::Key;
@@ -30,6 +30,26 @@ enum Along {
     TooMany,
 }
 
+/// How it went with a cycle.
+struct Tried {
+    reaction: Reaction,
+    /// Why it was not paid, if it was not.
+    why: String,
+    /// The entries that were taken along.
+    along: Vec<Claimed>,
+}
+
+impl Tried {
+    /// Storage was not asked.
+    fn not(reaction: Reaction, why: &str) -> Self {
+        Self {
+            reaction,
+            why: why.to_owned(),
+            along: Vec::new(),
+        }
+    }
+}
+
 impl Applier {
     /// All parked entries at once: removed and put again in one transaction.
     pub(super) async fn break_cycle(&self) -> Round {
@@ -38,7 +58,7 @@ impl Applier {
             Ok(None) => return Round::Idle,
             Err(fault) => return self.trouble("claiming parked entries", &fault),
         };
-        let reaction = match self.take_along(&claim).await {
+        let tried = match self.take_along(&claim).await {
             Ok(Along::Claimed(along)) => self.replace(&claim, along).await,
             Ok(Along::Held)
                 if claim
@@ -46,13 +66,14 @@ impl Applier {
                     .iter()
                     .all(|entry| entry.attempts < HELD_TRIES) =>
             {
-                Ok((Reaction::Release, Vec::new()))
+                Ok(Tried::not(Reaction::Release, "something else is owed"))
             }
-            Ok(Along::Held | Along::TooMany) => Ok((Reaction::Quarantine, Vec::new())),
+            Ok(Along::Held) => Ok(Tried::not(Reaction::Quarantine, "something else is owed")),
+            Ok(Along::TooMany) => Ok(Tried::not(Reaction::Quarantine, "too much hangs on them")),
             Err(fault) => Err(fault),
         };
-        let done = match reaction {
-            Ok((reaction, along)) => self.end_cycle(&claim, &along, reaction).await,
+        let done = match tried {
+            Ok(tried) => self.end_cycle(&claim, tried).await,
             Err(fault) => Err(fault),
         };
         match done {
@@ -96,12 +117,8 @@ impl Applier {
         Ok(Along::Claimed(claimed))
     }
 
-    /// Asks storage; says what is to be done, and the entries that were taken along.
-    async fn replace(
-        &self,
-        claim: &Claim,
-        along: Vec<Claimed>,
-    ) -> Result<(Reaction, Vec<Claimed>), Fault> {
+    /// Asks storage.
+    async fn replace(&self, claim: &Claim, along: Vec<Claimed>) -> Result<Tried, Fault> {
         let together = Claim {
             entries: along.clone(),
             ..claim.clone()
@@ -109,7 +126,11 @@ impl Applier {
         let (_, cycle) = self.payable(claim).await?;
         let (_, swept) = self.payable(&together).await?;
         let outcome = self.storage.replace_all(&cycle, &swept).await;
-        Ok((react(outcome.as_ref().copied()), along))
+        Ok(Tried {
+            reaction: react(outcome.as_ref().copied()),
+            why: outcome.as_ref().err().map(cause).unwrap_or_default(),
+            along,
+        })
     }
 
     /// Whether storage was never filled with some table's rows: then a refusal for a relation is not final.
@@ -124,12 +145,12 @@ impl Applier {
                 .is_ok_and(|pending| pending.is_empty())
     }
 
-    async fn end_cycle(
-        &self,
-        claim: &Claim,
-        along: &[Claimed],
-        reaction: Reaction,
-    ) -> Result<(), Fault> {
+    async fn end_cycle(&self, claim: &Claim, tried: Tried) -> Result<(), Fault> {
+        let Tried {
+            reaction,
+            why,
+            along,
+        } = tried;
         let db = self.legacy.db();
         let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
         let along: Vec<i64> = along.iter().map(|entry| entry.seq).collect();
@@ -147,7 +168,13 @@ impl Applier {
             }
             Reaction::Park | Reaction::Quarantine => {
                 let entries = seqs.len();
-                tracing::error!(entries, "entries that no order can pay are quarantined");
+                let first = seqs.first();
+                tracing::error!(
+                    entries,
+                    first,
+                    why,
+                    "entries that no order can pay are quarantined"
+                );
                 (Duration::ZERO, Parked::Quarantined)
             }
         };
