@@ -238,6 +238,29 @@ async fn a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given(under: U
     bench.gone().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_much_is_parked_it_is_soon_known_what_can_be_paid() {
+    let bench = Bench::new(Under::Postgres, Capabilities::all()).await;
+    let db = bench.parts.legacy.db();
+    // The planner last looked when nothing was owed. None of it is due, so that it stays.
+    db.batch(
+        "ALTER TABLE cutover.journal SET (autovacuum_enabled = false); \
+         INSERT INTO cutover.journal (generation, direction, kind, tbl, key, epoch, created_us, not_before_us, parked) \
+         SELECT (SELECT generation FROM cutover.state), 'storage', 'copy', 'ads', '[\"' || g || '\"]', 1, \
+         cutover.now_us(), 9000000000000000000, CASE WHEN g % 2 = 0 THEN 'quarantined' END \
+         FROM generate_series(1, 10000) AS g; \
+         UPDATE pg_class SET reltuples = 0, relpages = 200 WHERE oid = 'cutover.journal'::regclass",
+    )
+    .await
+    .unwrap();
+    let to = journal::Direction::ToStorage;
+    assert_eq!(journal::payable(db, to).await.unwrap().open, 5000);
+    let last = journal::last_seq(db).await.unwrap();
+    let until = journal::owed_until(db, to, last).await.unwrap();
+    assert_eq!((until.open, until.quarantined), (10_000, 5000));
+    bench.gone().await;
+}
+
 async fn a_backfill_goes_on_with_another_replica_when_its_own_dies(under: Under) {
     let bench = Bench::new(under, Capabilities::all()).await;
     let (jobs, db) = (&bench.jobs, bench.parts.legacy.db());
