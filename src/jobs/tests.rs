@@ -36,6 +36,7 @@ on_both!(
     once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for,
     a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given,
     a_clean_verify_takes_what_it_disproves_off_the_list,
+    a_backfill_has_tried_again_what_was_refused_before,
     a_backfill_goes_on_with_another_replica_when_its_own_dies,
 );
 
@@ -180,7 +181,7 @@ async fn one_of_a_kind_runs_at_a_time_and_a_cancelled_one_makes_room() {
         ..asked(None)
     };
     let refused = jobs.start_backfill(other.clone()).await.unwrap_err();
-    assert!(matches!(refused, JobError::UnderWay { id: held, .. } if held == id));
+    assert!(matches!(refused, JobError::OtherTables { id: held, .. } if held == id));
     let same = jobs.start_backfill(asked(None)).await.unwrap();
     assert_eq!(same, id, "the same command follows the one under way");
     assert_eq!(jobs.current().await["backfill"]["id"], id.to_string());
@@ -229,6 +230,12 @@ async fn a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given(under: U
     let paused = bench.ended(id).await;
     assert_eq!(paused["state"], "paused");
     assert_eq!(paused["progress"][0]["state"], "begun");
+    let other = Asked {
+        tables: vec!["campaigns".to_owned()],
+        ..asked(None)
+    };
+    let refused = jobs.start_backfill(other).await.unwrap_err();
+    assert!(refused.to_string().contains("is paused"), "{refused}");
 
     let again = jobs.start_backfill(asked(Some(0))).await.unwrap();
     assert_eq!(again, id);
@@ -265,6 +272,19 @@ async fn a_clean_verify_takes_what_it_disproves_off_the_list(under: Under) {
     left.sort();
     assert_eq!(left, ["echo_mismatch", "field"]);
     assert_eq!(divergence::count_open(db).await.unwrap(), 1);
+    bench.gone().await;
+}
+
+async fn a_backfill_has_tried_again_what_was_refused_before(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    let refused = "INSERT INTO cutover.journal \
+        (generation, direction, kind, tbl, key, epoch, created_us, parked) \
+        SELECT generation, 'storage', 'copy', 'campaigns', '[42]', 1, 1, 'quarantined' FROM cutover.state";
+    let db = bench.parts.legacy.db();
+    db.control(refused, vec![]).await.unwrap();
+    let filled = bench.backfill().await;
+    assert_eq!(filled["result"]["quarantined"], 0, "{filled:#}");
+    assert_eq!(journal::owed(db).await.unwrap().to_storage, 0);
     bench.gone().await;
 }
 
