@@ -20,6 +20,22 @@ const SWEPT_MAX: usize = 1_000;
 /// How often a cycle is tried that stands still because something else is owed of a row it takes along.
 const HELD_TRIES: i64 = 100;
 
+/// What became of a cycle.
+struct Outcome {
+    reaction: Reaction,
+    /// Why it was not paid, if it was not.
+    why: String,
+    /// The entries that were taken along.
+    along: Vec<Claimed>,
+    /// Those that remove rows.
+    removals: Vec<i64>,
+}
+
+/// Why a cycle was not tried: something else is owed of a row that it takes along.
+const HELD: &str = "something else is owed of what hangs on them";
+/// The same: it takes more along than `SWEPT_MAX`.
+const TOO_MANY: &str = "too much hangs on them";
+
 /// Whether the rows that a cycle takes along are ours to put again.
 enum Along {
     /// They are in the claim now.
@@ -30,22 +46,14 @@ enum Along {
     TooMany,
 }
 
-/// How it went with a cycle.
-struct Tried {
-    reaction: Reaction,
-    /// Why it was not paid, if it was not.
-    why: String,
-    /// The entries that were taken along.
-    along: Vec<Claimed>,
-}
-
-impl Tried {
+impl Outcome {
     /// Storage was not asked.
-    fn not(reaction: Reaction, why: &str) -> Self {
+    fn untried(reaction: Reaction, why: &str) -> Self {
         Self {
             reaction,
             why: why.to_owned(),
             along: Vec::new(),
+            removals: Vec::new(),
         }
     }
 }
@@ -58,7 +66,7 @@ impl Applier {
             Ok(None) => return Round::Idle,
             Err(fault) => return self.trouble("claiming parked entries", &fault),
         };
-        let tried = match self.take_along(&claim).await {
+        let outcome = match self.take_along(&claim).await {
             Ok(Along::Claimed(along)) => self.replace(&claim, along).await,
             Ok(Along::Held)
                 if claim
@@ -66,14 +74,14 @@ impl Applier {
                     .iter()
                     .all(|entry| entry.attempts < HELD_TRIES) =>
             {
-                Ok(Tried::not(Reaction::Release, "something else is owed"))
+                Ok(Outcome::untried(Reaction::Release, HELD))
             }
-            Ok(Along::Held) => Ok(Tried::not(Reaction::Quarantine, "something else is owed")),
-            Ok(Along::TooMany) => Ok(Tried::not(Reaction::Quarantine, "too much hangs on them")),
+            Ok(Along::Held) => Ok(Outcome::untried(Reaction::Quarantine, HELD)),
+            Ok(Along::TooMany) => Ok(Outcome::untried(Reaction::Quarantine, TOO_MANY)),
             Err(fault) => Err(fault),
         };
-        let done = match tried {
-            Ok(tried) => self.end_cycle(&claim, tried).await,
+        let done = match outcome {
+            Ok(outcome) => self.end_cycle(&claim, outcome).await,
             Err(fault) => Err(fault),
         };
         match done {
@@ -117,19 +125,22 @@ impl Applier {
         Ok(Along::Claimed(claimed))
     }
 
-    /// Asks storage.
-    async fn replace(&self, claim: &Claim, along: Vec<Claimed>) -> Result<Tried, Fault> {
+    /// Asks storage; says what is to be done.
+    async fn replace(&self, claim: &Claim, along: Vec<Claimed>) -> Result<Outcome, Fault> {
         let together = Claim {
             entries: along.clone(),
             ..claim.clone()
         };
-        let (_, cycle) = self.payable(claim).await?;
+        let (named, cycle) = self.payable(claim).await?;
         let (_, swept) = self.payable(&together).await?;
         let outcome = self.storage.replace_all(&cycle, &swept).await;
-        Ok(Tried {
+        let entries = named.entries.iter().zip(&cycle);
+        let removals = entries.filter(|(_, payment)| payment.row.is_none());
+        Ok(Outcome {
             reaction: react(outcome.as_ref().copied()),
             why: outcome.as_ref().err().map(cause).unwrap_or_default(),
             along,
+            removals: removals.map(|(entry, _)| entry.seq).collect(),
         })
     }
 
@@ -145,16 +156,11 @@ impl Applier {
                 .is_ok_and(|pending| pending.is_empty())
     }
 
-    async fn end_cycle(&self, claim: &Claim, tried: Tried) -> Result<(), Fault> {
-        let Tried {
-            reaction,
-            why,
-            along,
-        } = tried;
+    async fn end_cycle(&self, claim: &Claim, outcome: Outcome) -> Result<(), Fault> {
         let db = self.legacy.db();
-        let seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
-        let along: Vec<i64> = along.iter().map(|entry| entry.seq).collect();
-        let (delay, parked) = match reaction {
+        let mut seqs: Vec<i64> = claim.entries.iter().map(|entry| entry.seq).collect();
+        let along: Vec<i64> = outcome.along.iter().map(|entry| entry.seq).collect();
+        let (delay, parked) = match outcome.reaction {
             Reaction::Settle => {
                 let all = [seqs, along].concat();
                 return claim.settle(db, &all).await.map(drop);
@@ -167,8 +173,16 @@ impl Applier {
                 (PARKED_DELAY, Parked::Constraint)
             }
             Reaction::Park | Reaction::Quarantine => {
+                // A removal may only have waited for those that are given up.
+                if outcome.removals.len() < seqs.len() {
+                    seqs.retain(|seq| !outcome.removals.contains(seq));
+                    let parked = Some(Parked::Constraint);
+                    claim
+                        .release(db, &outcome.removals, PARKED_DELAY, parked)
+                        .await?;
+                }
                 let entries = seqs.len();
-                let first = seqs.first();
+                let (first, why) = (seqs.first(), outcome.why);
                 tracing::error!(
                     entries,
                     first,

@@ -8,6 +8,7 @@ mod batch;
 mod cycle;
 mod housekeeping;
 mod payable;
+mod removals;
 mod to_legacy;
 mod to_storage;
 mod turns;

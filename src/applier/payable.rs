@@ -20,8 +20,8 @@ const FOREIGN_DELAY: Duration = Duration::from_millis(200);
 impl Applier {
     /// The payments of a claim, and the claim of just these; an absent row is a removal.
     ///
-    /// A row that the contract cannot carry as it is (JSON's own `null`, which reads like SQL NULL; an array
-    /// that does not begin at 1) is never altered in silence: it is quarantined. An entry of a table that is
+    /// A row that the contract cannot carry as it is (JSON's own `null`, which reads like SQL NULL; a document
+    /// with a name twice; an array that does not begin at 1) is never altered in silence: it is quarantined. An entry of a table that is
     /// not configured here is left to a replica that knows it.
     pub(super) async fn payable(&self, claim: &Claim) -> Result<(Claim, Vec<Payment>), Fault> {
         let schema = self.legacy.schema();
@@ -69,7 +69,7 @@ impl Applier {
             table = entry.table,
             columns = source.unfaithful,
             seq = entry.seq,
-            "a row holds values that JSON does not carry unchanged (a JSON null, an array's subscripts, or an array as an element): its entry is quarantined"
+            "a row holds values that JSON does not carry unchanged (a JSON null, a document or number that the contract refuses, an array's subscripts, or an array as an element): its entry is quarantined"
         );
         let quarantined = telemetry::Payment::Quarantined;
         self.observer

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::removals::Part;
 use super::turns::Turn;
 use super::{Applier, Round};
 use crate::compare::row_diff;
 use crate::contract::{Code, Row};
 use crate::evidence;
 use crate::journal::{self, Claim, Claimed, Direction, Parked};
+use crate::schema::Schema;
 use crate::sql::Fault;
 use crate::stage::Backend;
 use crate::storage::{Paid, StorageError};
@@ -150,9 +152,45 @@ impl Applier {
             Ok(payable) => payable,
             Err(fault) => return (self.trouble("reading rows to pay", &fault), 0),
         };
-        if payments.is_empty() {
+        let schema = self.legacy.schema();
+        let all = Part { claim, payments };
+        let doubted = all.pointed_at(&schema, |entry, row| entry.doubted && row.is_some());
+        if let Err(fault) = self.owe_hanging(&all.claim, &doubted).await {
+            return (
+                self.trouble("owing what a removal may have taken along", &fault),
+                0,
+            );
+        }
+        let (removals, others) = all.apart(&schema);
+        let (round, settled) = self.pay_part(&schema, others, was_parked).await;
+        if removals.payments.is_empty() {
+            return (round, settled);
+        }
+        let (held, free) = match self.held(&schema, removals).await {
+            Ok(divided) => divided,
+            Err(fault) => {
+                return (
+                    self.trouble("asking what removals wait for", &fault),
+                    settled,
+                );
+            }
+        };
+        let waiting: Vec<i64> = held.claim.entries.iter().map(|entry| entry.seq).collect();
+        let park = HashMap::from([(Reaction::Park, waiting)]);
+        if let Err(fault) = self.carry_out(&held.claim, park, was_parked).await {
+            return (self.trouble("letting removals wait", &fault), settled);
+        }
+        let (then, removed) = self.pay_part(&schema, free, was_parked).await;
+        (round.and(then), settled + removed)
+    }
+
+    /// Pays a part of a claim; returns the round and how many entries were settled.
+    async fn pay_part(&self, schema: &Schema, part: Part, was_parked: bool) -> (Round, usize) {
+        if part.payments.is_empty() {
             return (Round::Idle, 0);
         }
+        let removals = part.pointed_at(schema, |_, row| row.is_none());
+        let Part { claim, payments } = part;
         let rows: Vec<Option<Row>> = payments.iter().map(|payment| payment.row.clone()).collect();
         let started = Instant::now();
         let results = self.storage.pay(payments).await;
@@ -174,6 +212,12 @@ impl Applier {
             by_reaction.entry(reaction).or_default().push(entry.seq);
         }
         let settled = by_reaction.get(&Reaction::Settle).map_or(0, Vec::len);
+        if let Err(fault) = self.owe_hanging(&claim, &removals).await {
+            return (
+                self.trouble("owing what a removal may have taken along", &fault),
+                0,
+            );
+        }
         if let Err(fault) = self.carry_out(&claim, by_reaction, was_parked).await {
             return (self.trouble("settling", &fault), 0);
         }

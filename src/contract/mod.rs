@@ -13,6 +13,7 @@ mod query;
 mod reply;
 mod strict;
 mod wire;
+mod written;
 
 pub use description::{DescribedColumn, Description, ForeignKey, GeneratedBy, Holds, OnDelete};
 pub use error::{Code, Error};
@@ -23,5 +24,6 @@ pub use query::{
 };
 pub use reply::{Reply, Row};
 pub use strict::{JsonLimits, parse_json};
+pub use written::{carried_row, written_rows};
 
 pub(crate) use members::shown;

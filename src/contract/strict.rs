@@ -11,8 +11,8 @@ use super::{Code, Error};
 
 /// Most digits of one number, before and after the point.
 const NUMBER_DIGITS_MAX: usize = 1_000;
-/// Greatest magnitude of a number's exponent.
-const NUMBER_EXPONENT_MAX: u32 = 308;
+/// Greatest magnitude of a number's exponent: that of the smallest double, 5e-324.
+const NUMBER_EXPONENT_MAX: u32 = 324;
 /// `serde_json` itself stops at 128.
 const DEPTH_HARD_MAX: usize = 127;
 /// Members that `serde_json` would not read as members.
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn numbers_beyond_sense_are_refused() {
-        for text in ["1e999", "-1E-999", "1e99999999999999999999", "[0e309]"] {
+        for text in ["1e999", "-1E-999", "1e99999999999999999999", "[0e325]"] {
             assert!(refused(text).contains("exponent"), "{text}");
         }
         assert!(parse("1".repeat(1_000)).is_ok());

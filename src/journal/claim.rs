@@ -63,6 +63,8 @@ struct Open {
     op_id: Option<OpId>,
     created_us: i64,
     attempts: i64,
+    /// An earlier claim ran out.
+    doubted: bool,
     bypass: bool,
     left: Option<Departure>,
     noted: Departure,
@@ -73,6 +75,8 @@ struct Open {
 struct Choice {
     skipped: Vec<i64>,
     claimed: Vec<Claimed>,
+    /// Those of the claimed that stand for skipped ones.
+    standing: Vec<i64>,
 }
 
 /// Claims `copy` entries whose turn it is.
@@ -146,6 +150,15 @@ async fn claim_where(
     let args = vec![token.into(), deadline_us.into(), seq_list(&seqs)];
     tx.control(&claim, args).await?;
     if !choice.skipped.is_empty() {
+        let standing = seq_is_in(tx.dialect(), "$1");
+        let since = format!(
+            "UPDATE cutover.journal AS j SET since = ( \
+             SELECT min(CASE WHEN o.since > 0 THEN o.since ELSE o.seq END) FROM cutover.journal o \
+             WHERE o.tbl = j.tbl AND o.key = j.key AND o.direction = j.direction \
+             AND o.generation = j.generation AND o.seq + 0 >= {FLOOR}) \
+             WHERE {standing}"
+        );
+        tx.control(&since, vec![seq_list(&choice.standing)]).await?;
         let skipped = seq_is_in(tx.dialect(), "$1");
         let skip = format!("DELETE FROM cutover.journal WHERE {skipped}");
         tx.control(&skip, vec![seq_list(&choice.skipped)]).await?;
@@ -174,7 +187,7 @@ async fn open_entries(
         "SELECT j.seq, j.tbl, j.key, j.kind, \
          CASE WHEN j.token IS NULL THEN j.not_before_us ELSE j.deadline_us + $5 END, \
          j.op_id::text, j.created_us, j.attempts, j.bypass, \
-         CASE WHEN j.leaves THEN j.left_by END, j.noted FROM {} \
+         CASE WHEN j.leaves THEN j.left_by END, j.noted, j.token IS NOT NULL FROM {} \
          WHERE j.direction = $3 AND j.generation = $4",
         entries_of_keys(tx.dialect())
     );
@@ -224,6 +237,7 @@ impl Open {
             bypass: row.some_bool(8)?,
             left: row.int(9)?.map(Departure),
             noted: Departure(row.some_int(10)?),
+            doubted: row.some_bool(11)?,
         })
     }
 }
@@ -258,6 +272,10 @@ fn choose(open: Vec<Open>, now_us: i64) -> Choice {
         let marks = entries.iter().chain([&newest]);
         let left = marks.clone().filter_map(|entry| entry.left).max();
         let noted = marks.map(|entry| entry.noted).min();
+        let doubted = entries.iter().chain([&newest]).any(|entry| entry.doubted);
+        if !entries.is_empty() {
+            choice.standing.push(newest.seq);
+        }
         choice.skipped.extend(entries.iter().map(|entry| entry.seq));
         let created_us = entries
             .first()
@@ -269,6 +287,7 @@ fn choose(open: Vec<Open>, now_us: i64) -> Choice {
             op_id: newest.op_id,
             created_us,
             attempts: newest.attempts + 1,
+            doubted,
             bypassed,
             left,
             noted: noted.unwrap_or(newest.noted),
@@ -365,6 +384,7 @@ mod tests {
             op_id: None,
             created_us: seq,
             attempts: 0,
+            doubted: false,
             bypass: true,
             left: None,
             noted: Departure(seq),

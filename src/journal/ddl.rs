@@ -39,6 +39,11 @@ pub const COMPONENT: Component = Component {
             postgres: BY_KEY,
             sqlite: &[],
         },
+        Step {
+            portable: SINCE,
+            postgres: &[],
+            sqlite: &[],
+        },
     ],
 };
 
@@ -84,6 +89,12 @@ const CREATED_SQLITE: &[&str] = &[
       at_us INTEGER NOT NULL
     )",
     "CREATE INDEX cutover_created_since ON cutover_created (tbl, number)",
+];
+
+/// The oldest entry that an entry stands for; 0 where that is itself (see `behind`).
+const SINCE: &[&str] = &[
+    "ALTER TABLE cutover.journal ADD COLUMN since bigint NOT NULL DEFAULT 0",
+    "CREATE INDEX journal_since ON cutover.journal (since) WHERE since > 0",
 ];
 
 /// Below the highest of these nothing is owed (see `floor`).

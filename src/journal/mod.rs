@@ -10,6 +10,7 @@
 //!   removal is widened by what hangs on its rows before it is sent (`bonds`, `widen`).
 
 mod append;
+mod behind;
 mod bonds;
 mod candidates;
 mod claim;
@@ -32,6 +33,7 @@ mod tests;
 mod widen;
 
 pub use append::{Copies, append_copies};
+pub use behind::{Older, Removal, older_than};
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
 pub use candidates::Outlook;
 pub use claim::{Claim, ClaimOptions, claim, claim_parked};

@@ -16,8 +16,11 @@
 use super::OpenError;
 use crate::journal::{GATE_LOCK, gate_in_pg_locks};
 use crate::schema::{Schema, Table};
-use crate::sql::render::{key_expr, literal, quote};
-use crate::sql::{Db, Dialect, Fault, INSTALL_LOCK};
+use crate::sql::render::{is_spelled_by_session, key_expr, literal, quote};
+use crate::sql::{Db, Dialect, Fault, INSTALL_LOCK, SPELLING};
+
+/// Bytes of a name in PostgreSQL (`NAMEDATALEN` - 1).
+const IDENTIFIER_BYTES_MAX: usize = 63;
 
 /// Installs the gate and the triggers of every table. What is there unchanged is left alone: DDL takes locks that
 /// wait for the application's transactions, and asks for rights that a proxy need not have.
@@ -93,13 +96,7 @@ impl Object<'_> {
 
     /// A digest of the DDL.
     fn mark(&self) -> String {
-        use sha2::{Digest, Sha256};
-        let digest = Sha256::digest(self.ddl.as_bytes());
-        digest
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        digest(&self.ddl)
     }
 
     async fn is_installed(&self, db: &Db) -> Result<bool, Fault> {
@@ -168,9 +165,36 @@ const EVENTS: [Event; 3] = [
     },
 ];
 
-/// Names carry a version so that two neighbouring versions of the program can run side by side.
+/// Names carry a version so that two neighbouring versions of the program can run side by side. PostgreSQL would cut a
+/// long one off, and two tables that begin alike would share a function: it ends in a digest instead.
 fn function_name(table: &Table) -> String {
-    format!("capture_v1 {}", table.name)
+    let name = format!("capture_v1 {}", table.name);
+    if name.len() <= IDENTIFIER_BYTES_MAX {
+        return name;
+    }
+    let digest = digest(&table.name);
+    let room = IDENTIFIER_BYTES_MAX - digest.len() - 1;
+    let kept = (0..=room).rev().find(|&end| name.is_char_boundary(end));
+    format!("{} {digest}", &name[..kept.unwrap_or(0)])
+}
+
+/// Sixteen digits that tell texts apart.
+fn digest(text: &str) -> String {
+    use sha2::{Digest, Sha256};
+    let digest = Sha256::digest(text.as_bytes());
+    let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+    digits.collect()
+}
+
+/// What the function sets for itself: the writer's session may spell the key's values in its own way, and an entry
+/// under another key is a row that nobody finds. Tables that need none of it do not pay for it.
+fn spelling(table: &Table) -> String {
+    let mut kinds = table.key_columns().map(|column| &column.kind);
+    if !kinds.any(is_spelled_by_session) {
+        return String::new();
+    }
+    let set = |(name, value)| format!(" SET {name} = '{value}'");
+    SPELLING.map(set).concat()
 }
 
 /// The gate for writers that fire no trigger (what is applied to legacy as the secondary).
@@ -234,7 +258,7 @@ fn wait_for_drain() -> String {
 fn postgres_function(table: &Table, function: &str) -> String {
     format!(
         "CREATE OR REPLACE FUNCTION cutover.{function}() RETURNS trigger \
-         LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $capture$
+         LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp{spelling} AS $capture$
 DECLARE
   st record;
   ctx text := current_setting('cutover.ctx', true);
@@ -276,6 +300,7 @@ BEGIN
   RETURN NULL;
 END $capture$;
 ",
+        spelling = spelling(table),
         wait = wait_for_drain(),
         name = literal(&table.name),
         appends = postgres_appends(table),

@@ -4,13 +4,13 @@
 //! `session_replication_role` is `replica` where that is granted, and the capture trigger steps aside for
 //! the role `apply` where it is not. So these writes ask the gate themselves, last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::authority::{enter, leave};
 use super::hanging::ties;
 use super::{Legacy, as_known};
-use crate::contract::{Epoch, Key, OpId, Row, Token};
+use crate::contract::{Epoch, Key, OpId, Row, Token, carried_row};
 use crate::journal::{self, Claim, Departure, OperationState};
 use crate::schema::{Filter, Generated, Schema, Table};
 use crate::sql::render::{advance_sequences, next_values};
@@ -43,8 +43,9 @@ impl Image {
 pub struct Source {
     /// The row.
     pub row: Row,
-    /// Names of columns whose values it does not hold as they are in the database (a JSON `null` document,
-    /// an array whose subscripts do not begin at 1): such a row must not be copied. Empty when it may.
+    /// Names of columns whose values it does not hold as they are in the database (a JSON `null` document, one
+    /// that the contract refuses, an array whose subscripts do not begin at 1): such a row must not be copied.
+    /// Empty when it may.
     pub unfaithful: String,
 }
 
@@ -204,12 +205,20 @@ impl Legacy {
                 Ok(found) => break found,
             }
         };
+        let asked: HashSet<&Key> = keys.iter().collect();
         found
             .into_iter()
             .map(|held| {
-                let row = serde_json::from_str(&held.row)
+                if !asked.contains(&held.key) {
+                    let why = "a row whose key is spelled otherwise than it was asked for";
+                    return Err(Fault::Unexpected(why.to_owned()));
+                }
+                let (row, mut unread) = carried_row(&held.row)
                     .map_err(|error| Fault::Unexpected(format!("a row is not JSON: {error}")))?;
-                let unfaithful = held.unfaithful;
+                if !held.unfaithful.is_empty() {
+                    unread.insert(0, held.unfaithful);
+                }
+                let unfaithful = unread.join(",");
                 Ok((held.key, Source { row, unfaithful }))
             })
             .collect()

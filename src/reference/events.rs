@@ -99,6 +99,7 @@ mod tests {
                 name: "id".to_owned(),
                 kind: Kind::Uuid,
                 sql_type: "uuid".to_owned(),
+                base_type: "uuid".to_owned(),
                 nullable: false,
                 has_default: false,
                 generated: Generated::No,

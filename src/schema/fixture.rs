@@ -18,6 +18,7 @@ fn column(name: &str, kind: Kind) -> Column {
         name: name.to_owned(),
         kind,
         sql_type: "text".to_owned(),
+        base_type: "text".to_owned(),
         nullable: true,
         has_default: false,
         generated: Generated::No,

@@ -47,6 +47,22 @@ pub(crate) fn parse_time(text: &str) -> Option<i64> {
     }
 }
 
+/// Whether it is what RFC 3339 has no spelling for, as PostgreSQL writes it: an infinity, or a year before 1 or after
+/// 9999, ending in `zone`. Only its shape is looked at; SQL judges the rest.
+pub(crate) fn is_beyond(text: &str, zone: &str) -> bool {
+    if matches!(text, "infinity" | "-infinity") {
+        return true;
+    }
+    let date = text.strip_suffix(" BC");
+    let (date, year_min) = date.map_or((text, 5), |date| (date, 4));
+    let Some(date) = date.strip_suffix(zone) else {
+        return false;
+    };
+    let year = date.bytes().take_while(u8::is_ascii_digit).count();
+    let allowed = |byte: u8| byte.is_ascii_digit() || b"-: .".contains(&byte);
+    year >= year_min && !(year > 4 && date.starts_with('0')) && date.bytes().all(allowed)
+}
+
 /// `YYYY-MM-DDTHH:MM:SS.ffffff`, followed by nothing: the caller adds the `Z` of an instant.
 pub(crate) fn format_timestamp(us: i64) -> Option<String> {
     let date = format_date(us.div_euclid(US_PER_DAY))?;

@@ -85,6 +85,12 @@ impl Schema {
 }
 
 impl Relation {
+    /// Whether it does something to its rows when their parent goes.
+    #[must_use]
+    pub fn acts(&self) -> bool {
+        self.on_delete != OnChange::Refuse
+    }
+
     /// What a row of the child refers to, in the order of `columns`; none when it refers to nothing.
     #[must_use]
     pub fn reference(&self, row: &Row) -> Option<Vec<Value>> {

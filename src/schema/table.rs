@@ -49,6 +49,8 @@ pub struct Column {
     pub kind: Kind,
     /// The type as SQL spells it, ready for a cast (`numeric(40,2)`, `public.mood`).
     pub sql_type: String,
+    /// What its values are read and compared as: `sql_type`, or what a domain rests on (`character(6)`).
+    pub base_type: String,
     /// Whether NULL is allowed.
     pub nullable: bool,
     /// Whether the database fills it in when it is not given (a default, identity or expression).

@@ -35,6 +35,10 @@ impl Kind {
                 let uuid = Uuid::parse_str(value.as_str()?).ok()?;
                 Some(Value::String(uuid.to_string()))
             }
+            Self::Timestamptz if instant::is_beyond(value.as_str()?, "+00") => Some(value.clone()),
+            Self::Timestamp | Self::Date if instant::is_beyond(value.as_str()?, "") => {
+                Some(value.clone())
+            }
             Self::Timestamptz => {
                 let us = instant::parse_timestamptz(value.as_str()?)?;
                 Some(Value::String(instant::format_timestamp(us)? + "Z"))
@@ -282,6 +286,50 @@ mod tests {
         refused(&Kind::Interval, &["\"1 day\"", "\"P\"", "\"P1D; DROP\""]);
         becomes(&Kind::Bytes, "\"AQI\"", "\"AQI=\"");
         refused(&Kind::Bytes, &["\"A\"", "\"_-==\"", "\"\\\\x01\""]);
+    }
+
+    #[test]
+    fn what_rfc_3339_has_no_spelling_for_is_taken_as_postgresql_writes_it() {
+        let same = |kind: &Kind, texts: &[&str]| {
+            for text in texts {
+                becomes(kind, &format!("\"{text}\""), &format!("\"{text}\""));
+            }
+        };
+        let infinities = ["infinity", "-infinity"];
+        for kind in [Kind::Timestamptz, Kind::Timestamp, Kind::Date] {
+            same(&kind, &infinities);
+            refused(
+                &kind,
+                &["\"Infinity\"", "\" BC\"", "\"0000-01-01\"", "\"\""],
+            );
+        }
+        same(
+            &Kind::Timestamptz,
+            &[
+                "0044-03-15 12:00:00+00 BC",
+                "294276-12-31 23:59:59.999999+00",
+            ],
+        );
+        same(
+            &Kind::Timestamp,
+            &["4713-01-01 00:00:00 BC", "10000-01-01 00:00:00"],
+        );
+        same(&Kind::Date, &["0044-03-15 BC", "5874897-12-31"]);
+        refused(
+            &Kind::Timestamptz,
+            &[
+                "\"10000-01-01 00:00:00+01\"",
+                "\"010000-01-01 00:00:00+00\"",
+            ],
+        );
+        refused(
+            &Kind::Date,
+            &[
+                "\"2026-13-01\"",
+                "\"10000-01-01; DROP\"",
+                "\"044-03-15 BC\"",
+            ],
+        );
     }
 
     #[test]

@@ -140,6 +140,7 @@ mod tests {
             name: (*name).to_owned(),
             kind: kind.clone(),
             sql_type: String::new(),
+            base_type: String::new(),
             nullable: *nullable,
             has_default: false,
             generated: Generated::No,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Comparer;
 use super::recheck::{Look, one_row};
 use crate::compare::{Difference, DifferenceKind, FieldDiff, FieldKind};
-use crate::contract::{Key, Reply, Row};
+use crate::contract::{Key, Reply, Row, written_rows};
 use crate::journal;
 use crate::schema::{Read, Relation};
 use crate::sql::Fault;
@@ -154,5 +154,5 @@ impl Comparer {
 }
 
 fn rows(reply: &Reply) -> Option<Vec<Row>> {
-    serde_json::from_str(reply.as_json()).ok()
+    written_rows(reply.as_json()).ok()
 }

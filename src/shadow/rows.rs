@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Comparer;
 use super::recheck::{Checked, Look, ROW_LOOKS_MIN, Watched, one_row};
 use crate::compare::{Difference, DifferenceKind, row_diff};
-use crate::contract::Row;
+use crate::contract::{Row, written_rows};
 use crate::journal;
 use crate::schema::{Filter, Read, Table};
 use crate::stage::Backend;
@@ -99,7 +99,7 @@ impl Comparer {
     /// A side's rows; none when it did not answer, or with something else.
     async fn rows_of(&self, side: Backend, read: &Read) -> Option<Rows> {
         let reply = self.read_side(side, read).await?;
-        let rows: Vec<Row> = serde_json::from_str(reply.as_json()).ok()?;
+        let rows = written_rows(reply.as_json()).ok()?;
         let table = &read.table;
         rows.into_iter()
             .map(|row| Some((table.key_identity(&table.key_of(&row)?), row)))

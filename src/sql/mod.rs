@@ -31,5 +31,5 @@ pub use identity::{Identity, identity};
 pub use install::{Component, INSTALL_LOCK, Step, ground_script};
 pub use introspect::{IntrospectError, TableSpec, introspect};
 pub use listen::Listener;
-pub use open::IDLE_IN_TRANSACTION_MAX;
+pub use open::{IDLE_IN_TRANSACTION_MAX, SPELLING};
 pub use run::{Applied, Held, reply_of};

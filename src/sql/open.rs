@@ -20,6 +20,15 @@ pub(super) const NUMERIC_COLLATION: &str = "cutover_numeric";
 /// frozen or cut off, and may hold the gate.
 pub const IDLE_IN_TRANSACTION_MAX: Duration = Duration::from_secs(2);
 
+/// Settings that a value's text follows, and what every session of ours has: one spelling of each value.
+pub const SPELLING: [(&str, &str); 5] = [
+    ("timezone", "UTC"),
+    ("datestyle", "ISO"),
+    ("intervalstyle", "iso_8601"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+];
+
 /// How soon the write-ahead journal is asked for again.
 const WRITE_AHEAD_RETRY: Duration = Duration::from_millis(5);
 
@@ -38,11 +47,9 @@ pub(super) fn open_postgres(url: &str, options: &PoolOptions) -> Result<PgPool, 
                 "idle_in_transaction_session_timeout",
                 ms(IDLE_IN_TRANSACTION_MAX).as_str(),
             ),
-            ("timezone", "UTC"),
-            ("datestyle", "ISO"),
-            ("intervalstyle", "iso_8601"),
             ("default_transaction_isolation", "read committed"),
         ])
+        .options(SPELLING)
         .disable_statement_logging();
     Ok(PgPoolOptions::new()
         .max_connections(options.connections_max)

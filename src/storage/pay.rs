@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::keyed::{CALLS_AT_ONCE, key_values, pinned, read};
 use super::outcome::item;
 use super::{Call, Capability, Storage, StorageError, UnixMs};
-use crate::contract::{AttemptId, BatchItem, Delete, Epoch, Insert, Key, Query, Row, Update};
+use crate::contract::{AttemptId, BatchItem, Code, Delete, Epoch, Insert, Key, Query, Row, Update};
 use crate::schema::{Generated, Table};
 
 /// Items in one `batch`.
@@ -57,17 +57,22 @@ impl Storage {
             && self.capabilities.has(Capability::Upsert)
             && self.capabilities.has(Capability::Delete);
         if !batches || payments.len() == 1 {
-            return stream::iter(payments)
-                .map(|payment| async move { self.pay_one(&payment).await })
-                .buffered(CALLS_AT_ONCE)
-                .collect()
-                .await;
+            return self.pay_each(payments).await;
         }
         let mut results = Vec::with_capacity(payments.len());
         for batch in batched(payments) {
             results.extend(self.pay_batch(&batch).await);
         }
         results
+    }
+
+    /// Pays one by one, some at once.
+    async fn pay_each(&self, payments: Vec<Payment>) -> Vec<Result<Paid, StorageError>> {
+        stream::iter(payments)
+            .map(|payment| async move { self.pay_one(&payment).await })
+            .buffered(CALLS_AT_ONCE)
+            .collect()
+            .await
     }
 
     /// Removes the rows of a cycle and puts them again in one transaction: the way out when each row's unique
@@ -161,7 +166,15 @@ impl Storage {
             })
             .unzip();
         let items: Vec<BatchItem> = items.into_iter().flatten().collect();
-        let mut replies = self.send_batch(batch, items).await.into_iter();
+        let replies = match self.send_batch(batch, items).await {
+            Ok(replies) => replies,
+            // Nothing of it was done. What the service cannot even read is refused alone, and the others are paid.
+            Err(error) if is_unreadable(&error) && batch.len() > 1 => {
+                return self.pay_each(batch.to_vec()).await;
+            }
+            Err(error) => vec![Err(error); batch.len()],
+        };
+        let mut replies = replies.into_iter();
         let answers = refused.into_iter().map(|refused| match refused {
             Some(error) => Err(error),
             None => match replies.next() {
@@ -172,34 +185,25 @@ impl Storage {
         answers.collect()
     }
 
-    /// Sends the items as one call; as many results as items.
+    /// Sends the items as one call; as many results as items, or why there is none.
     async fn send_batch(
         &self,
         batch: &[Payment],
         items: Vec<BatchItem>,
-    ) -> Vec<Result<Paid, StorageError>> {
+    ) -> Result<Vec<Result<Paid, StorageError>>, StorageError> {
         let count = items.len();
         let deadline = batch.iter().map(|payment| payment.deadline).max();
         let epoch = batch.iter().map(|payment| payment.epoch).max();
         let (Some(deadline), Some(epoch)) = (deadline, epoch) else {
-            return Vec::new();
+            return Ok(Vec::new());
         };
         let call = Call::new(Query::Batch(items), deadline, epoch);
-        let replies: Result<Vec<Value>, _> = match self.call(&call).await {
-            Ok(reply) => read(&reply),
-            Err(error) => Err(error),
-        };
-        match replies {
-            Ok(replies) if replies.len() == count => {
-                let paid = |reply| item(reply).map(|stored| Paid { stored });
-                replies.into_iter().map(paid).collect()
-            }
-            Ok(_) => {
-                let error = StorageError::InDoubt("not one reply per item".to_owned());
-                vec![Err(error); count]
-            }
-            Err(error) => vec![Err(error); count],
+        let replies: Vec<Value> = read(&self.call(&call).await?)?;
+        if replies.len() != count {
+            return Err(StorageError::InDoubt("not one reply per item".to_owned()));
         }
+        let paid = |reply| item(reply).map(|stored| Paid { stored });
+        Ok(replies.into_iter().map(paid).collect())
     }
 
     fn batch_item(&self, payment: &Payment, key: &[Value]) -> BatchItem {
@@ -218,6 +222,16 @@ impl Storage {
             deadline_ms: payment.deadline.0,
             fences,
         }
+    }
+}
+
+/// Whether the service refused a call for what stands in it, before it did anything.
+fn is_unreadable(error: &StorageError) -> bool {
+    match error {
+        StorageError::Rejected(error) => {
+            matches!(error.code, Code::InvalidRequest | Code::TooLarge)
+        }
+        StorageError::Unavailable(_) | StorageError::InDoubt(_) => false,
     }
 }
 

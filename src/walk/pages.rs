@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{Walk, WalkError};
-use crate::contract::{Key, Reply, Row};
+use crate::contract::{Key, Reply, Row, written_rows};
 use crate::schema::{Filter, Read, ReadKind, Sort, Table};
 use crate::storage::{Capability, UnixMs};
 
@@ -223,7 +223,7 @@ impl Walk {
 
 /// The rows in a reply.
 pub(super) fn rows_in(reply: &Reply, table: &Table) -> Result<Vec<Row>, WalkError> {
-    serde_json::from_str(reply.as_json())
+    written_rows(reply.as_json())
         .map_err(|_| WalkError::Unreadable(format!("{}: rows that are none", table.name)))
 }
 

@@ -32,6 +32,7 @@ mod keyless;
 mod least_grants;
 mod live;
 mod moving;
+mod odd_schemas;
 mod plan_client;
 mod ramp_down;
 mod readiness;

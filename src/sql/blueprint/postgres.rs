@@ -34,8 +34,9 @@ const EXPRESSIONS: &str = concat!(
 
 /// Checks, unique and exclusion constraints.
 const CONSTRAINTS: &str = concat!(
-    "SELECT format('CONSTRAINT %I %s', conname, regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', '')), ",
+    "SELECT format('CONSTRAINT %I %s', conname, pg_get_constraintdef(k.oid)), ",
     calls_own_function!("pg_constraint", "k.oid"),
+    ", NOT convalidated",
     " FROM pg_constraint k WHERE conrelid = $1::text::regclass AND contype IN ('c', 'u', 'x') \
      ORDER BY contype DESC, conname"
 );
@@ -51,9 +52,9 @@ const INDEXES: &str = concat!(
 
 /// Relations; those that a partition inherits are its parent's.
 const RELATIONS: &str = "\
-SELECT quote_ident(conname), regexp_replace(pg_get_constraintdef(k.oid), ' NOT VALID$', ''), \
+SELECT quote_ident(conname), pg_get_constraintdef(k.oid), \
  (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-  WHERE c.oid = confrelid), confrelid::regclass::text \
+  WHERE c.oid = confrelid), confrelid::regclass::text, NOT convalidated \
 FROM pg_constraint k WHERE conrelid = $1::text::regclass AND contype = 'f' \
 AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = k.conparentid AND p.conrelid = k.conrelid) ORDER BY conname";
 
@@ -111,7 +112,9 @@ async fn create_table(
     parts.push(format!("PRIMARY KEY ({})", key.join(", ")));
     for record in &tx.fetch(CONSTRAINTS, name()).await? {
         let constraint = record.some_text(0)?;
-        if record.some_bool(1)? {
+        if record.some_bool(2)? {
+            left_out.push(not_validated(table, &constraint));
+        } else if record.some_bool(1)? {
             left_out.push(format!(
                 "{}: {constraint} calls a function that storage does not have",
                 table.name
@@ -186,6 +189,14 @@ async fn indexes(tx: &mut Tx, table: &Table, blueprint: &mut Blueprint) -> Resul
     Ok(())
 }
 
+/// Rows that break it may be there, and storage would refuse them.
+fn not_validated(table: &Table, constraint: &str) -> String {
+    format!(
+        "{}: {constraint}: legacy itself has rows that it never checked",
+        table.name
+    )
+}
+
 async fn relations(
     tx: &mut Tx,
     schema: &Schema,
@@ -196,6 +207,10 @@ async fn relations(
     for record in &tx.fetch(RELATIONS, name).await? {
         let (constraint, definition) = (record.some_text(0)?, record.some_text(1)?);
         let (target, spelled) = (record.some_text(2)?, record.some_text(3)?);
+        if record.some_bool(4)? {
+            blueprint.left_out.push(not_validated(table, &definition));
+            continue;
+        }
         let Some(to) = schema.tables.values().find(|to| to.sql_name == target) else {
             blueprint.left_out.push(format!(
                 "{}: {definition}: that table is not configured",

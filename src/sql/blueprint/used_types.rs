@@ -6,7 +6,7 @@ use crate::schema::Schema;
 use crate::sql::{Arg, Fault, Tx};
 
 /// Every type that the tables' columns rest on, found by walking down: the base of a domain, the element of
-/// an array, the fields of a composite, the subtype of a range. A type is younger than those it is made of.
+/// an array, the fields of a composite, the subtype of a range, the range of a multirange (which PostgreSQL 13 has none of). A type is younger than those it is made of.
 const USED: &str = "\
 WITH RECURSIVE used AS ( \
  SELECT a.atttypid AS oid FROM pg_attribute a \
@@ -17,7 +17,8 @@ WITH RECURSIVE used AS ( \
   UNION ALL SELECT t.typelem WHERE t.typelem <> 0 \
   UNION ALL SELECT a.atttypid FROM pg_attribute a \
    WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped \
-  UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = t.oid) AS below) \
+  UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE r.rngtypid = t.oid \
+  UNION ALL SELECT r.rngtypid FROM pg_range r WHERE to_jsonb(r) ->> 'rngmultitypid' = t.oid::text) AS below) \
 SELECT n.nspname::text, \
  (SELECT e.extname::text FROM pg_depend p JOIN pg_extension e ON e.oid = p.refobjid \
   WHERE p.classid = 'pg_type'::regclass AND p.objid = t.oid AND p.deptype = 'e'), \
@@ -25,7 +26,8 @@ SELECT n.nspname::text, \
  WHEN 'e' THEN (SELECT format('CREATE TYPE %s AS ENUM (%s)', format_type(t.oid, NULL), \
    string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder)) FROM pg_enum WHERE enumtypid = t.oid) \
  WHEN 'd' THEN format('CREATE DOMAIN %s AS %s%s%s', format_type(t.oid, NULL), \
-   format_type(t.typbasetype, t.typtypmod), CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END, \
+   format_type(t.typbasetype, t.typtypmod), \
+   coalesce(' DEFAULT ' || pg_get_expr(t.typdefaultbin, 0), '') || CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END, \
    coalesce((SELECT string_agg(format(' CONSTRAINT %I %s', conname, pg_get_constraintdef(oid)), '' ORDER BY conname) \
     FROM pg_constraint WHERE contypid = t.oid AND contype = 'c'), '')) \
  WHEN 'c' THEN (SELECT format('CREATE TYPE %s AS (%s)', format_type(t.oid, NULL), \

@@ -60,6 +60,27 @@ pub enum IntrospectError {
         /// The column.
         column: String,
     },
+    /// Its rows are written by statements on another table as well, which its triggers do not see.
+    #[error(
+        "table {0} is a partition, or inherits, or is inherited from: rows are written through the other table unseen; name the partitioned table instead"
+    )]
+    Inherits(String),
+    /// A row cannot be put by its key: `ON CONFLICT` takes no key that is checked later.
+    #[error("table {0}: its primary key is deferrable, and PostgreSQL puts no row by such a key")]
+    DeferrableKey(String),
+    /// Values of a key column can be equal and yet read differently: journal, payments and verify tell rows apart by
+    /// how their keys are spelled.
+    #[error(
+        "table {table}: values of key column {column} ({sql_type}) can be equal and spelled differently (interval, citext, jsonb, ranges, arrays, a nondeterministic collation), or are computed: such a key is not supported"
+    )]
+    KeySpelling {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+        /// Its type, as declared.
+        sql_type: String,
+    },
     /// A key column's type has no canonical text in this database (BLOB on SQLite).
     #[error("table {table}: a key column of type {sql_type} is not supported here")]
     KeyUnsupported {

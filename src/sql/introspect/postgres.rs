@@ -44,13 +44,22 @@ async fn relations(tx: &mut Tx, names: &[String]) -> Result<Vec<Relation>, Intro
         let quoted: Vec<_> = name.splitn(2, '.').map(crate::sql::render::quote).collect();
         let records = tx
             .fetch(
-                "SELECT oid::int8 FROM pg_class WHERE oid = to_regclass($1::text) AND relkind IN ('r', 'p')",
+                "SELECT oid::int8, relispartition \
+                 OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid OR i.inhparent = c.oid AND c.relkind = 'r'), \
+                 EXISTS (SELECT FROM pg_index k WHERE k.indrelid = c.oid AND k.indisprimary AND NOT k.indimmediate) \
+                 FROM pg_class c WHERE oid = to_regclass($1::text) AND relkind IN ('r', 'p')",
                 vec![Arg::from(quoted.join("."))],
             )
             .await?;
         let record = records
             .first()
             .ok_or_else(|| IntrospectError::TableMissing(name.clone()))?;
+        if record.some_bool(1)? {
+            return Err(IntrospectError::Inherits(name.clone()));
+        }
+        if record.some_bool(2)? {
+            return Err(IntrospectError::DeferrableKey(name.clone()));
+        }
         relations.push(Relation {
             oid: record.some_int(0)?,
             contract_name: name.clone(),
@@ -88,6 +97,13 @@ async fn table(
 ) -> Result<Found, IntrospectError> {
     let Columns { numbers, columns } = columns(tx, relation.oid).await?;
     let (key, unique) = indexes(tx, relation.oid, &numbers).await?;
+    if let Some(index) = ambiguous(tx, relation.oid, &numbers, &key, &columns).await? {
+        return Err(IntrospectError::KeySpelling {
+            table: relation.contract_name.clone(),
+            column: columns[index].name.clone(),
+            sql_type: columns[index].sql_type.clone(),
+        });
+    }
     let references = references(tx, relation.oid, &numbers, relations).await?;
     let records = tx
         .fetch(
@@ -109,22 +125,24 @@ async fn table(
     })
 }
 
-/// A domain is followed to its base type, also below an array.
+/// A domain is followed to its base type and that type's modifiers, also below an array.
 const COLUMNS: &str = "\
 SELECT a.attnum::int8, a.attname::text, format_type(a.atttypid, a.atttypmod), \
  a.attnotnull OR t.typnotnull, a.atthasdef OR t.typdefault IS NOT NULL, \
  a.attidentity::text, a.attgenerated::text, \
  coalesce(pg_get_serial_sequence($1::int8::oid::regclass::text, a.attname), s.name), \
- base.name, base.labels, element.name, element.labels \
+ base.name, base.labels, element.name, element.labels, base.spelled \
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
 CROSS JOIN LATERAL ( \
  WITH RECURSIVE chain AS ( \
-  SELECT b.* FROM pg_type b WHERE b.oid = a.atttypid \
-  UNION ALL SELECT b.* FROM pg_type b JOIN chain ON b.oid = chain.typbasetype WHERE chain.typtype = 'd') \
+  SELECT b.*, a.atttypmod AS modifier FROM pg_type b WHERE b.oid = a.atttypid \
+  UNION ALL SELECT b.*, chain.typtypmod FROM pg_type b JOIN chain ON b.oid = chain.typbasetype \
+  WHERE chain.typtype = 'd') \
  SELECT CASE WHEN typtype = 'e' THEN 'enum' WHEN typnamespace = 'pg_catalog'::regnamespace THEN typname::text \
   ELSE 'other' END AS name, \
   (SELECT json_agg(enumlabel ORDER BY enumsortorder)::text FROM pg_enum WHERE enumtypid = chain.oid) AS labels, \
-  CASE WHEN typcategory = 'A' AND typlen = -1 THEN typelem END AS element \
+  CASE WHEN typcategory = 'A' AND typlen = -1 THEN typelem END AS element, \
+  format_type(oid, modifier) AS spelled \
  FROM chain WHERE typtype <> 'd') AS base \
 LEFT JOIN LATERAL ( \
  WITH RECURSIVE chain AS ( \
@@ -174,6 +192,7 @@ fn column(record: &Record) -> Result<Column, Fault> {
         name: record.some_text(1)?,
         kind,
         sql_type: record.some_text(2)?,
+        base_type: record.some_text(12)?,
         nullable: !record.some_bool(3)?,
         has_default: record.some_bool(4)? || generated != Generated::No,
         generated,
@@ -190,7 +209,7 @@ fn kind(base: &str, labels: Option<String>) -> Result<Kind, Fault> {
         "numeric" => Kind::Numeric,
         "float4" => Kind::Float(32),
         "float8" => Kind::Float(64),
-        "text" | "varchar" | "bpchar" | "name" | "char" => Kind::Text,
+        "text" | "varchar" | "bpchar" | "name" => Kind::Text,
         "uuid" => Kind::Uuid,
         "timestamptz" => Kind::Timestamptz,
         "timestamp" => Kind::Timestamp,
@@ -228,6 +247,42 @@ async fn indexes(tx: &mut Tx, oid: i64, numbers: &[i64]) -> Result<Indexes, Faul
         }
     }
     Ok((key, unique))
+}
+
+/// Key columns whose equal values need not be the same value. A B-tree's operator class says so itself: it has no
+/// support function `equalimage`, or its collation is not deterministic
+/// (<https://www.postgresql.org/docs/current/btree.html>). Numbers are brought to one spelling (`key_expr`).
+const AMBIGUOUS: &str = "\
+SELECT json_agg(k.number)::text FROM pg_index i \
+CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[], i.indcollation::oid[]) AS k(number, class, collated) \
+JOIN pg_opclass o ON o.oid = k.class \
+WHERE i.indrelid = $1::int8::oid AND i.indisprimary AND ( \
+ EXISTS (SELECT FROM pg_collation c WHERE c.oid = k.collated AND NOT c.collisdeterministic) \
+ OR o.opcintype <> ALL (ARRAY['numeric', 'float4', 'float8']::regtype[]) \
+ AND NOT EXISTS (SELECT FROM pg_amproc p WHERE p.amprocfamily = o.opcfamily AND p.amprocnum = 4 \
+  AND p.amproclefttype = o.opcintype AND p.amprocrighttype = o.opcintype))";
+
+/// The first column of the key by whose spelling rows cannot be told apart; one that is computed is none either, as
+/// nobody can be sent it.
+async fn ambiguous(
+    tx: &mut Tx,
+    oid: i64,
+    numbers: &[i64],
+    key: &[usize],
+    columns: &[Column],
+) -> Result<Option<usize>, Fault> {
+    let records = tx.fetch(AMBIGUOUS, vec![Arg::from(oid)]).await?;
+    let told = records.first().map_or(Ok(None), |record| record.text(0))?;
+    let told = positions(told.as_deref().unwrap_or("[]"), numbers)?;
+    let is_ambiguous = |index: &usize| {
+        let column = &columns[*index];
+        told.contains(index)
+            // Trailing blanks do not count, and without a length nothing makes them alike.
+            || column.base_type == "bpchar"
+            || column.kind == Kind::Interval
+            || column.generated == Generated::Expression
+    };
+    Ok(key.iter().copied().find(is_ambiguous))
 }
 
 async fn references(

@@ -98,6 +98,7 @@ fn column(record: &Record) -> Result<Column, Fault> {
     Ok(Column {
         name: record.some_text(0)?,
         kind: kind(&sql_type),
+        base_type: sql_type.clone(),
         sql_type,
         nullable: record.some_int(2)? == 0,
         has_default: record.some_int(3)? == 1 || is_expression,

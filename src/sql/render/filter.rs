@@ -135,7 +135,7 @@ pub(super) fn members<'a>(
     columns
         .enumerate()
         .map(|(index, column)| {
-            parse::from_member(dialect, &column.kind, &column.sql_type, "k.value", index)
+            parse::from_member(dialect, &column.kind, &column.base_type, "k.value", index)
         })
         .collect()
 }

@@ -9,6 +9,8 @@ use super::nested::nested;
 use super::{ALIAS, column, literal, quote};
 use crate::schema::{Kind, Table};
 use crate::sql::Dialect;
+#[cfg(doc)]
+use crate::sql::SPELLING;
 
 /// An expression for the row as JSON text in contract form, columns in the order given.
 ///
@@ -31,8 +33,7 @@ pub(crate) fn whole_row_expr(dialect: Dialect, table: &Table) -> &str {
 /// An expression for the canonical key: the text of a JSON array of the key's values, in key order,
 /// without spaces.
 ///
-/// Depends on no session setting but the time zone (for instants outside the years 1 to 9999),
-/// `intervalstyle` (for interval keys) and `extra_float_digits` (for float keys).
+/// Depends on no session setting but those of [`SPELLING`], for some kinds of columns ([`is_spelled_by_session`]).
 #[must_use]
 pub fn key_expr(dialect: Dialect, table: &Table, qualifier: &str) -> String {
     let values: Vec<_> = table
@@ -49,6 +50,26 @@ pub fn key_expr(dialect: Dialect, table: &Table, qualifier: &str) -> String {
     key_text(&values)
 }
 
+/// Whether the text of such values follows the session's settings.
+#[must_use]
+pub fn is_spelled_by_session(kind: &Kind) -> bool {
+    match kind {
+        // Instants beyond four digits of year, and types that are known by their text alone.
+        Kind::Timestamptz | Kind::Timestamp | Kind::Interval | Kind::Float(_) | Kind::Other => true,
+        Kind::Array(element) => is_spelled_by_session(element),
+        Kind::Bool
+        | Kind::Int(_)
+        | Kind::Numeric
+        | Kind::Text
+        | Kind::Uuid
+        | Kind::Date
+        | Kind::Time
+        | Kind::Bytes
+        | Kind::Json(_)
+        | Kind::Enum(_) => false,
+    }
+}
+
 /// The key's text from its values' JSON texts.
 pub(super) fn key_text(values: &[String]) -> String {
     format!("('[' || {} || ']')", values.join(" || ',' || "))
@@ -60,6 +81,10 @@ pub(super) fn key_value(dialect: Dialect, kind: &Kind, value: &str) -> String {
         (Dialect::Postgres, Kind::Int(_) | Kind::Bool) => format!("{value}::text"),
         (Dialect::Postgres, Kind::Uuid) => format!("'\"' || {value}::text || '\"'"),
         (Dialect::Postgres, Kind::Numeric) => format!("to_json(trim_scale({value}))::text"),
+        // Both zeros are one key.
+        (Dialect::Postgres, Kind::Float(_)) => {
+            format!("to_json(CASE WHEN {value} = 0 THEN '0' ELSE {value} END)::text")
+        }
         (Dialect::Postgres, _) => format!("to_json({})::text", postgres_value(kind, value)),
         (Dialect::Sqlite, Kind::Numeric) => sqlite_json(kind, &trim_scale(value)),
         (Dialect::Sqlite, _) => sqlite_json(kind, value),
@@ -76,9 +101,13 @@ fn postgres_row(table: &Table, columns: &[usize], qualifier: &str) -> String {
             format!("{value} AS {name}")
         })
         .collect();
-    // The alias must not be the name of a column.
+    // The alias must not be the name of a column: that would be meant instead.
+    let mut alias = "cutover_row".to_owned();
+    while table.column(&alias).is_some() {
+        alias.push('_');
+    }
     format!(
-        "(SELECT row_to_json(cutover_row)::text FROM (SELECT {}) cutover_row)",
+        "(SELECT row_to_json({alias})::text FROM (SELECT {}) {alias})",
         values.join(", ")
     )
 }

@@ -67,7 +67,7 @@ pub fn canonical_keys(dialect: Dialect, table: &Table, keys: &[Vec<Value>]) -> S
         .zip(table.key_columns())
         .map(|(member, column)| {
             let stored = match dialect {
-                Dialect::Postgres => format!("CAST({member} AS {})", column.sql_type),
+                Dialect::Postgres => format!("CAST({member} AS {})", column.base_type),
                 Dialect::Sqlite => member.clone(),
             };
             key_value(dialect, &column.kind, &stored)

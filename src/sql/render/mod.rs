@@ -21,7 +21,7 @@ pub use change::{Dml, dml};
 pub(crate) use change::{assignments, soft_delete};
 pub(crate) use filter::where_clause;
 pub(crate) use format::whole_row_expr;
-pub use format::{key_expr, row_expr};
+pub use format::{is_spelled_by_session, key_expr, row_expr};
 pub(crate) use insert::{
     groups, has_whole_key, must_update_first, on_conflict, record_source, target,
 };

@@ -22,18 +22,18 @@ pub(crate) fn scalar(params: &mut Params, column: &Column, value: &Value) -> Str
     match params.dialect {
         Dialect::Postgres => {
             let placeholder = params.push(value::postgres_text(&column.kind, value));
-            from_text(&column.kind, &column.sql_type, &placeholder)
+            from_text(&column.kind, &column.base_type, &placeholder)
         }
         Dialect::Sqlite => params.push(value::sqlite_arg(&column.kind, value)),
     }
 }
 
 /// The expression that reads a value from its text in PostgreSQL.
-pub(super) fn from_text(kind: &Kind, sql_type: &str, text: &str) -> String {
+pub(super) fn from_text(kind: &Kind, base_type: &str, text: &str) -> String {
     match kind {
         Kind::Bytes => format!("decode({text}, 'base64')"),
-        Kind::Text if !is_blank_padded(sql_type) => text.to_owned(),
-        _ => format!("CAST({text} AS {})", value_type(kind, sql_type)),
+        Kind::Text if !is_blank_padded(base_type) => text.to_owned(),
+        _ => format!("CAST({text} AS {})", value_type(kind, base_type)),
     }
 }
 
@@ -41,7 +41,7 @@ pub(super) fn from_text(kind: &Kind, sql_type: &str, text: &str) -> String {
 pub(super) fn from_member(
     dialect: Dialect,
     kind: &Kind,
-    sql_type: &str,
+    base_type: &str,
     array: &str,
     index: usize,
 ) -> String {
@@ -50,14 +50,14 @@ pub(super) fn from_member(
         (Dialect::Sqlite, Kind::Bytes) => format!("unhex({text})"),
         (Dialect::Sqlite, _) => text,
         (Dialect::Postgres, Kind::Array(element)) => {
-            let element_type = value_type(element, element_type(sql_type));
+            let element_type = value_type(element, element_type(base_type));
             let item = match element.as_ref() {
                 Kind::Bytes => "decode(item, 'base64')".to_owned(),
                 _ => format!("CAST(item AS {element_type})"),
             };
             format!("ARRAY(SELECT {item} FROM jsonb_array_elements_text({array} -> {index}) item)")
         }
-        (Dialect::Postgres, _) => from_text(kind, sql_type, &text),
+        (Dialect::Postgres, _) => from_text(kind, base_type, &text),
     }
 }
 
@@ -73,14 +73,14 @@ pub(super) fn from_record(column: &Column, field: &str) -> (String, String) {
             ),
         ),
         kind => (
-            value_type(kind, &column.sql_type).into_owned(),
+            value_type(kind, &column.base_type).into_owned(),
             field.to_owned(),
         ),
     }
 }
 
 /// The type of a column's values, without modifiers.
-pub(super) fn value_type<'a>(kind: &Kind, sql_type: &'a str) -> Cow<'a, str> {
+pub(super) fn value_type<'a>(kind: &Kind, base_type: &'a str) -> Cow<'a, str> {
     let name = match kind {
         Kind::Bool => "bool",
         Kind::Int(16) => "int2",
@@ -89,7 +89,7 @@ pub(super) fn value_type<'a>(kind: &Kind, sql_type: &'a str) -> Cow<'a, str> {
         Kind::Numeric => "numeric",
         Kind::Float(32) => "float4",
         Kind::Float(_) => "float8",
-        Kind::Text if is_blank_padded(sql_type) => "bpchar",
+        Kind::Text if is_blank_padded(base_type) => "bpchar",
         Kind::Text => "text",
         Kind::Uuid => "uuid",
         Kind::Timestamptz => "timestamptz",
@@ -101,18 +101,21 @@ pub(super) fn value_type<'a>(kind: &Kind, sql_type: &'a str) -> Cow<'a, str> {
         Kind::Json(true) => "jsonb",
         Kind::Json(false) => "json",
         Kind::Array(element) => {
-            return Cow::Owned(format!("{}[]", value_type(element, element_type(sql_type))));
+            return Cow::Owned(format!(
+                "{}[]",
+                value_type(element, element_type(base_type))
+            ));
         }
-        Kind::Enum(_) | Kind::Other => sql_type,
+        Kind::Enum(_) | Kind::Other => base_type,
     };
     Cow::Borrowed(name)
 }
 
 /// `character(n)`: trailing blanks do not count when it is compared, unless it is cast to text.
-pub(super) fn is_blank_padded(sql_type: &str) -> bool {
-    sql_type == "character" || sql_type.starts_with("character(") || sql_type == "bpchar"
+pub(super) fn is_blank_padded(base_type: &str) -> bool {
+    base_type == "character" || base_type.starts_with("character(") || base_type == "bpchar"
 }
 
-fn element_type(sql_type: &str) -> &str {
-    sql_type.strip_suffix("[]").unwrap_or(sql_type)
+fn element_type(base_type: &str) -> &str {
+    base_type.strip_suffix("[]").unwrap_or(base_type)
 }

@@ -45,6 +45,34 @@ async fn postgres_tables_are_made_again_in_another_database() {
     }
 }
 
+#[tokio::test]
+async fn what_legacy_never_checked_is_left_out_and_types_come_with_all_they_are() {
+    let (server, names) = databases(["oddfrom", "oddto"]).await;
+    let [from, to] = names.each_ref().map(|(_, db)| db);
+    from.batch(
+        "CREATE TYPE span AS RANGE (SUBTYPE = float8); CREATE DOMAIN five AS int DEFAULT 5; \
+         CREATE TABLE a (id int PRIMARY KEY, n five, s span_multirange); INSERT INTO a VALUES (1, -1); \
+         CREATE TABLE b (id int PRIMARY KEY, a int); INSERT INTO b VALUES (1, 7); \
+         ALTER TABLE a ADD CONSTRAINT positive CHECK (n > 0) NOT VALID; \
+         ALTER TABLE b ADD CONSTRAINT to_a FOREIGN KEY (a) REFERENCES a NOT VALID",
+    )
+    .await
+    .unwrap();
+    let made = blueprint(from, &schema(from).await).await.unwrap();
+    to.batch(&made.to_string()).await.unwrap();
+    to.batch("INSERT INTO a (id) VALUES (1); INSERT INTO b VALUES (1, 7)")
+        .await
+        .unwrap();
+    let filled = to.fetch("SELECT n::int8 FROM a", vec![]).await.unwrap();
+    assert_eq!(filled[0].some_int(0).unwrap(), 5);
+    assert_eq!(made.left_out.len(), 2, "{made}");
+    for (name, db) in &names {
+        db.close().await;
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        server.batch(&drop).await.unwrap();
+    }
+}
+
 fn circles_are_for_later(made: &Blueprint, found: &Schema) {
     let mut later: Vec<&str> = made
         .later

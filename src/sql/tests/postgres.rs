@@ -303,6 +303,65 @@ async fn a_copy_that_would_leave_out_a_new_column_is_refused() {
 }
 
 #[tokio::test]
+async fn tables_whose_rows_cannot_be_told_apart_are_refused() {
+    let db = postgres_schema("sql_ambiguous").await;
+    db.batch(
+        "CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false); \
+         CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id); \
+         CREATE TABLE part PARTITION OF parts FOR VALUES FROM (1) TO (9); \
+         CREATE TABLE later (id int PRIMARY KEY DEFERRABLE); CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (PRIMARY KEY (id)) INHERITS (parent); \
+         CREATE TABLE computed (a int, b int GENERATED ALWAYS AS (a % 2) STORED, PRIMARY KEY (a, b))",
+    )
+    .await
+    .unwrap();
+    let read = async |name: &str| {
+        let name = name.to_owned();
+        let spec = TableSpec {
+            name,
+            ..TableSpec::default()
+        };
+        introspect(&db, &[spec])
+            .await
+            .map_err(|error| error.to_string())
+    };
+    for name in ["part", "parent", "child"] {
+        let refused = read(name).await.unwrap_err();
+        assert!(refused.contains("inherits"), "{refused}");
+    }
+    read("parts").await.unwrap();
+    let refused = read("later").await.unwrap_err();
+    assert!(refused.contains("deferrable"), "{refused}");
+    let refused = read("computed").await.unwrap_err();
+    assert!(refused.contains("key column b"), "{refused}");
+    let types = [
+        "interval",
+        "jsonb",
+        "bpchar",
+        "numrange",
+        "int[]",
+        "text COLLATE ci",
+        "text",
+        "char(3)",
+        "numeric",
+        "real",
+        "inet",
+        "uuid",
+        "timestamptz",
+        "bytea",
+        "bit(3)",
+        "macaddr",
+        "timetz",
+        "name",
+        "\"char\"",
+    ];
+    for (place, kind) in types.into_iter().enumerate() {
+        let make = format!("DROP TABLE IF EXISTS t; CREATE TABLE t (id {kind} PRIMARY KEY)");
+        db.batch(&make).await.unwrap();
+        assert_eq!(read("t").await.is_err(), place < 6, "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn the_database_is_known_and_notifies() {
     let db = postgres_schema("sql_identity_of").await;
     let identity = identity(&db).await.unwrap();
