@@ -6,7 +6,8 @@
 //! * A removal is paid after everything older that may make such a row refer to another, or to nothing
 //!   (`journal::older_than`). What is younger was written when the row was gone, and cannot refer to it.
 //! * Unless the row came back: then rows that refer to it may have been paid while the removal was on its way. So
-//!   after a removal, and after a doubt, those that refer to the row in legacy now are owed again.
+//!   that a removal is sent is noted first, and after it, also where its answer was lost, those that refer to the row in
+//!   legacy now are owed again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,19 +38,22 @@ impl Part {
         self.divided(|_| removes.next().unwrap_or(false))
     }
 
-    /// The rows of the entries that are meant, where others that point at them change when they go.
+    /// The entries that are meant and their rows, where others that point at them change when they go.
     pub(super) fn pointed_at(
         &self,
         schema: &Schema,
         is_meant: impl Fn(&Claimed, Option<&Row>) -> bool,
-    ) -> Vec<(Arc<Table>, Key)> {
+    ) -> (Vec<i64>, Vec<(Arc<Table>, Key)>) {
         let both = self.claim.entries.iter().zip(&self.payments);
         let acting = |table: &Table| schema.relations_to(table).iter().any(Relation::acts);
         both.filter(|(entry, payment)| {
             is_meant(entry, payment.row.as_ref()) && acting(&payment.table)
         })
-        .map(|(entry, payment)| (Arc::clone(&payment.table), entry.key.clone()))
-        .collect()
+        .map(|(entry, payment)| {
+            let row = (Arc::clone(&payment.table), entry.key.clone());
+            (entry.seq, row)
+        })
+        .unzip()
     }
 
     /// Those entries that are `taken`, and the rest; asked in order.

@@ -82,6 +82,15 @@ fn batch(results: &[Result<Paid, StorageError>]) -> Option<Batch> {
     said.max()
 }
 
+/// What a claim comes to, and how many of its entries were settled; or what was being done when it failed.
+type Paying = Result<(Round, usize), (&'static str, Fault)>;
+
+const OWING: &str = "owing what a removal may have taken along";
+
+fn during(doing: &'static str) -> impl FnOnce(Fault) -> (&'static str, Fault) {
+    move |fault| (doing, fault)
+}
+
 /// How long a parked entry rests before it is tried again.
 pub(super) const PARKED_DELAY: Duration = Duration::from_millis(100);
 /// How long an entry rests for which storage has no place yet. Others are paid meanwhile.
@@ -145,52 +154,52 @@ impl Applier {
 
     /// Pays a claim; returns the round and how many entries were settled.
     async fn pay_claim(&self, claim: &Claim, was_parked: bool) -> (Round, usize) {
-        if let Err(fault) = self.witness_strangers(claim).await {
-            return (self.trouble("recording writes past the proxy", &fault), 0);
+        match self.pay_in_order(claim, was_parked).await {
+            Ok(paid) => paid,
+            Err((doing, fault)) => (self.trouble(doing, &fault), 0),
         }
-        let (claim, payments) = match self.payable(claim).await {
-            Ok(payable) => payable,
-            Err(fault) => return (self.trouble("reading rows to pay", &fault), 0),
-        };
+    }
+
+    /// What is put first, then the removals that wait for nothing.
+    async fn pay_in_order(&self, claim: &Claim, was_parked: bool) -> Paying {
+        let strangers = self.witness_strangers(claim).await;
+        strangers.map_err(during("recording writes past the proxy"))?;
+        let payable = self.payable(claim).await;
+        let (claim, payments) = payable.map_err(during("reading rows to pay"))?;
         let schema = self.legacy.schema();
         let all = Part { claim, payments };
-        let doubted = all.pointed_at(&schema, |entry, row| entry.doubted && row.is_some());
-        if let Err(fault) = self.owe_hanging(&all.claim, &doubted).await {
-            return (
-                self.trouble("owing what a removal may have taken along", &fault),
-                0,
-            );
-        }
+        let (_, back) = all.pointed_at(&schema, |entry, row| entry.removing && row.is_some());
+        self.owe_hanging(&all.claim, &back)
+            .await
+            .map_err(during(OWING))?;
         let (removals, others) = all.apart(&schema);
-        let (round, settled) = self.pay_part(&schema, others, was_parked).await;
+        let (round, settled) = self.pay_part(&schema, others, was_parked).await?;
         if removals.payments.is_empty() {
-            return (round, settled);
+            return Ok((round, settled));
         }
-        let (held, free) = match self.held(&schema, removals).await {
-            Ok(divided) => divided,
-            Err(fault) => {
-                return (
-                    self.trouble("asking what removals wait for", &fault),
-                    settled,
-                );
-            }
-        };
+        let divided = self.held(&schema, removals).await;
+        let (held, free) = divided.map_err(during("asking what removals wait for"))?;
         let waiting: Vec<i64> = held.claim.entries.iter().map(|entry| entry.seq).collect();
         let park = HashMap::from([(Reaction::Park, waiting)]);
-        if let Err(fault) = self.carry_out(&held.claim, park, was_parked).await {
-            return (self.trouble("letting removals wait", &fault), settled);
-        }
-        let (then, removed) = self.pay_part(&schema, free, was_parked).await;
-        (round.and(then), settled + removed)
+        self.carry_out(&held.claim, park, was_parked)
+            .await
+            .map_err(during("letting removals wait"))?;
+        let (then, removed) = self.pay_part(&schema, free, was_parked).await?;
+        Ok((round.and(then), settled + removed))
     }
 
     /// Pays a part of a claim; returns the round and how many entries were settled.
-    async fn pay_part(&self, schema: &Schema, part: Part, was_parked: bool) -> (Round, usize) {
+    async fn pay_part(&self, schema: &Schema, part: Part, was_parked: bool) -> Paying {
         if part.payments.is_empty() {
-            return (Round::Idle, 0);
+            return Ok((Round::Idle, 0));
         }
-        let removals = part.pointed_at(schema, |_, row| row.is_none());
+        let (seqs, removed) = part.pointed_at(schema, |_, row| row.is_none());
         let Part { claim, payments } = part;
+        if !seqs.is_empty() {
+            journal::note_removals(self.legacy.db(), claim.token, &seqs)
+                .await
+                .map_err(during("noting removals"))?;
+        }
         let rows: Vec<Option<Row>> = payments.iter().map(|payment| payment.row.clone()).collect();
         let started = Instant::now();
         let results = self.storage.pay(payments).await;
@@ -212,21 +221,18 @@ impl Applier {
             by_reaction.entry(reaction).or_default().push(entry.seq);
         }
         let settled = by_reaction.get(&Reaction::Settle).map_or(0, Vec::len);
-        if let Err(fault) = self.owe_hanging(&claim, &removals).await {
-            return (
-                self.trouble("owing what a removal may have taken along", &fault),
-                0,
-            );
-        }
-        if let Err(fault) = self.carry_out(&claim, by_reaction, was_parked).await {
-            return (self.trouble("settling", &fault), 0);
-        }
+        self.owe_hanging(&claim, &removed)
+            .await
+            .map_err(during(OWING))?;
+        self.carry_out(&claim, by_reaction, was_parked)
+            .await
+            .map_err(during("settling"))?;
         let round = match (unavailable, settled) {
             (true, _) => Round::Unavailable,
             (false, 0) => Round::Idle,
             (false, _) => Round::Paid,
         };
-        (round, settled)
+        Ok((round, settled))
     }
 
     /// Puts on record who wrote past the proxy, before the entry that shows it is settled.

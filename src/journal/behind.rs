@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Direction;
 use super::floor::FLOOR;
-use super::stripes::seq_list;
+use super::stripes::{seq_is_in, seq_list};
+use crate::contract::Token;
 use crate::sql::{Db, Fault};
 
 /// A removal that is to be paid.
@@ -48,10 +49,11 @@ pub async fn older_than(
          AND generation = (SELECT generation FROM cutover.state) AND coalesce(parked, '') <> 'quarantined'"
     );
     let sql = format!(
-        "SELECT o.tbl, o.since, coalesce(e.value, '0') FROM ( \
+        "SELECT o.tbl, min(o.since), coalesce(e.value, '0') FROM ( \
          SELECT seq, tbl, CASE WHEN since > 0 THEN since ELSE seq END AS since FROM {open} AND seq < $2 \
          UNION ALL SELECT seq, tbl, since FROM {open} AND since > 0 AND since < $2 AND seq >= $2) AS o \
-         LEFT JOIN cutover.each($3) AS e ON e.value = CAST(o.seq AS text)"
+         LEFT JOIN cutover.each($3) AS e ON e.value = CAST(o.seq AS text) \
+         GROUP BY o.tbl, coalesce(e.value, '0')"
     );
     let last = last.saturating_add(1);
     let args = vec![direction.as_str().into(), last.into(), seq_list(&seqs)];
@@ -60,13 +62,25 @@ pub async fn older_than(
         let (table, since) = (row.some_text(0)?, row.some_int(1)?);
         match row.some_text(2)?.parse::<i64>() {
             Ok(seq) if seq > 0 => drop(older.since.insert(seq, since)),
-            Ok(_) | Err(_) => {
-                let oldest = older.others.entry(table).or_insert(since);
-                *oldest = since.min(*oldest);
-            }
+            Ok(_) | Err(_) => drop(older.others.insert(table, since)),
         }
     }
     Ok(older)
+}
+
+/// Notes that storage is about to be asked to remove the rows of these entries, on those that are this token's. The note
+/// stays until they are settled: whoever puts such a row then cannot know whether a removal was carried out before.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn note_removals(db: &Db, token: Token, seqs: &[i64]) -> Result<(), Fault> {
+    let sql = format!(
+        "UPDATE cutover.journal SET removing = true WHERE token = $2::uuid AND NOT removing AND {} \
+         RETURNING seq",
+        seq_is_in(db.dialect(), "$1")
+    );
+    let args = vec![seq_list(seqs), token.into()];
+    db.control(&sql, args).await.map(drop)
 }
 
 impl Older {

@@ -63,8 +63,7 @@ struct Open {
     op_id: Option<OpId>,
     created_us: i64,
     attempts: i64,
-    /// An earlier claim ran out.
-    doubted: bool,
+    removing: bool,
     bypass: bool,
     left: Option<Departure>,
     noted: Departure,
@@ -152,8 +151,9 @@ async fn claim_where(
     if !choice.skipped.is_empty() {
         let standing = seq_is_in(tx.dialect(), "$1");
         let since = format!(
-            "UPDATE cutover.journal AS j SET since = ( \
-             SELECT min(CASE WHEN o.since > 0 THEN o.since ELSE o.seq END) FROM cutover.journal o \
+            "UPDATE cutover.journal AS j SET (since, removing) = ( \
+             SELECT min(CASE WHEN o.since > 0 THEN o.since ELSE o.seq END), \
+             max(CASE WHEN o.removing THEN 1 ELSE 0 END) = 1 FROM cutover.journal o \
              WHERE o.tbl = j.tbl AND o.key = j.key AND o.direction = j.direction \
              AND o.generation = j.generation AND o.seq + 0 >= {FLOOR}) \
              WHERE {standing}"
@@ -187,7 +187,7 @@ async fn open_entries(
         "SELECT j.seq, j.tbl, j.key, j.kind, \
          CASE WHEN j.token IS NULL THEN j.not_before_us ELSE j.deadline_us + $5 END, \
          j.op_id::text, j.created_us, j.attempts, j.bypass, \
-         CASE WHEN j.leaves THEN j.left_by END, j.noted, j.token IS NOT NULL FROM {} \
+         CASE WHEN j.leaves THEN j.left_by END, j.noted, j.removing FROM {} \
          WHERE j.direction = $3 AND j.generation = $4",
         entries_of_keys(tx.dialect())
     );
@@ -237,7 +237,7 @@ impl Open {
             bypass: row.some_bool(8)?,
             left: row.int(9)?.map(Departure),
             noted: Departure(row.some_int(10)?),
-            doubted: row.some_bool(11)?,
+            removing: row.some_bool(11)?,
         })
     }
 }
@@ -272,7 +272,7 @@ fn choose(open: Vec<Open>, now_us: i64) -> Choice {
         let marks = entries.iter().chain([&newest]);
         let left = marks.clone().filter_map(|entry| entry.left).max();
         let noted = marks.map(|entry| entry.noted).min();
-        let doubted = entries.iter().chain([&newest]).any(|entry| entry.doubted);
+        let removing = entries.iter().chain([&newest]).any(|entry| entry.removing);
         if !entries.is_empty() {
             choice.standing.push(newest.seq);
         }
@@ -287,7 +287,7 @@ fn choose(open: Vec<Open>, now_us: i64) -> Choice {
             op_id: newest.op_id,
             created_us,
             attempts: newest.attempts + 1,
-            doubted,
+            removing,
             bypassed,
             left,
             noted: noted.unwrap_or(newest.noted),
@@ -384,7 +384,7 @@ mod tests {
             op_id: None,
             created_us: seq,
             attempts: 0,
-            doubted: false,
+            removing: false,
             bypass: true,
             left: None,
             noted: Departure(seq),

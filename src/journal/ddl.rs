@@ -40,7 +40,7 @@ pub const COMPONENT: Component = Component {
             sqlite: &[],
         },
         Step {
-            portable: SINCE,
+            portable: REMOVALS,
             postgres: &[],
             sqlite: &[],
         },
@@ -91,9 +91,11 @@ const CREATED_SQLITE: &[&str] = &[
     "CREATE INDEX cutover_created_since ON cutover_created (tbl, number)",
 ];
 
-/// The oldest entry that an entry stands for; 0 where that is itself (see `behind`).
-const SINCE: &[&str] = &[
+/// The oldest entry that an entry stands for, 0 where that is itself; and whether storage may have been asked to remove
+/// the row (see `behind`).
+const REMOVALS: &[&str] = &[
     "ALTER TABLE cutover.journal ADD COLUMN since bigint NOT NULL DEFAULT 0",
+    "ALTER TABLE cutover.journal ADD COLUMN removing boolean NOT NULL DEFAULT false",
     "CREATE INDEX journal_since ON cutover.journal (since) WHERE since > 0",
 ];
 

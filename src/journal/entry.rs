@@ -53,8 +53,8 @@ pub struct Claimed {
     pub created_us: i64,
     /// How often it was claimed, this time included.
     pub attempts: i64,
-    /// A request of an earlier claim may have been carried out.
-    pub doubted: bool,
+    /// Storage may have been asked to remove the row (`note_removals`).
+    pub removing: bool,
     /// How many of the entries it stands for were appended by writers that bypassed the proxy.
     pub bypassed: usize,
     /// The row may have left storage before this departure was noted, even if it is there again.

@@ -55,7 +55,7 @@ impl Claim {
                     op_id: None,
                     created_us: row.some_int(2)?,
                     attempts: 1,
-                    doubted: false,
+                    removing: false,
                     bypassed: 0,
                     left: None,
                     noted: self.departure,

@@ -33,7 +33,7 @@ mod tests;
 mod widen;
 
 pub use append::{Copies, append_copies};
-pub use behind::{Older, Removal, older_than};
+pub use behind::{Older, Removal, note_removals, older_than};
 pub use bonds::{Ahead, Bonds, Named, Target, pointing_before};
 pub use candidates::Outlook;
 pub use claim::{Claim, ClaimOptions, claim, claim_parked};
