@@ -348,7 +348,9 @@ async fn a_round_over_parked_entries_meets_none_twice_though_it_has_rested_again
 #[tokio::test]
 async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
     let bench = Bench::new().await;
-    let before = "DROP INDEX journal_leaves; ALTER TABLE cutover_journal DROP COLUMN leaves;
+    let before = "DROP INDEX journal_since; ALTER TABLE cutover_journal DROP COLUMN since;
+        ALTER TABLE cutover_journal DROP COLUMN removing;
+        DROP INDEX journal_leaves; ALTER TABLE cutover_journal DROP COLUMN leaves;
         ALTER TABLE cutover_journal DROP COLUMN points;
         ALTER TABLE cutover_journal DROP COLUMN left_by;
         ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures;
