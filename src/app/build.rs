@@ -25,7 +25,7 @@ use crate::repository::{self, Parts, Repository, RepositoryOptions};
 use crate::sentinel::Sentinel;
 use crate::server::{ServerOptions, Tls};
 use crate::shadow::Comparer;
-use crate::sql::{Component, Db, PoolOptions};
+use crate::sql::{Component, Db, Fault, PoolOptions};
 use crate::storage::Storage;
 use crate::telemetry::Metrics;
 use crate::tls::Trust;
@@ -63,22 +63,25 @@ impl Engine {
     /// # Errors
     /// See [`AppError`].
     pub async fn build(config: &Config) -> Result<Self, AppError> {
-        let pool = |connections_max| {
-            let options = PoolOptions {
-                connections_max,
-                ..pool_options(config)
-            };
-            Db::open(config.legacy.url.expose(), &options)
-        };
-        let keeping = pool(CONTROL_CONNECTIONS_MAX)?;
+        let keeping = pool(config, CONTROL_CONNECTIONS_MAX)?;
         install(&keeping).await?;
         let control = Arc::new(Control::open(keeping, control_options(config)).await?);
-        let behind = pool(config.legacy.background_connections_max)?;
+        let built = Self::around(config, Arc::clone(&control)).await;
+        if built.is_err() {
+            // A replica that did not come to life must not be waited for as one that died.
+            control.take_leave().await;
+        }
+        built
+    }
+
+    /// Everything else, once the control state is known.
+    async fn around(config: &Config, control: Arc<Control>) -> Result<Self, AppError> {
+        let behind = pool(config, config.legacy.background_connections_max)?;
         let trust = Arc::new(Trust::load(trust_files(config))?);
         let storage = Arc::new(Storage::new(storage_options(config, &trust))?);
         let legacy = joining::open_legacy(config, behind, &control, &storage).await?;
         let legacy = Arc::new(legacy);
-        let answering = Arc::new(legacy.through(pool(config.legacy.connections_max)?));
+        let answering = Arc::new(legacy.through(pool(config, config.legacy.connections_max)?));
         let metrics = Metrics::new(table_names(config));
         let metrics = Arc::new(metrics.map_err(|error| AppError::Metrics(error.to_string()))?);
         let observer = Arc::new(Observer::new(Arc::clone(&metrics)));
@@ -251,6 +254,15 @@ impl Engine {
             );
         }
     }
+}
+
+/// Connections to legacy, at most so many.
+fn pool(config: &Config, connections_max: u32) -> Result<Db, Fault> {
+    let options = PoolOptions {
+        connections_max,
+        ..pool_options(config)
+    };
+    Db::open(config.legacy.url.expose(), &options)
 }
 
 /// What the control schema consists of.

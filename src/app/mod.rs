@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin;
+use crate::admin::{self, AdminState};
 use crate::config::Config;
 use crate::front::{self, AmqpDoor};
 use crate::server;
@@ -92,10 +92,13 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
         Some(_) => None,
     };
     let engine = Arc::new(Engine::build(&config).await?);
-    let http = listen(config.http.listen).await?;
-    let admin = listen(config.admin.listen).await?;
-
-    let plane = engine.admin(&config)?;
+    let (http, admin, plane) = match front_of(&engine, &config).await {
+        Ok(parts) => parts,
+        Err(error) => {
+            engine.parts.control.take_leave().await;
+            return Err(error);
+        }
+    };
     let background = TaskTracker::new();
     let heart = TaskTracker::new();
     let (beating, stop) = (Arc::clone(&engine.parts.control), control.clone());
@@ -145,6 +148,16 @@ pub async fn serve(config: Config, path: Option<PathBuf>, log: LogControl) -> Re
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What the outside is spoken to by, before anything runs.
+async fn front_of(
+    engine: &Engine,
+    config: &Config,
+) -> Result<(TcpListener, TcpListener, Arc<AdminState>), AppError> {
+    let http = listen(config.http.listen).await?;
+    let admin = listen(config.admin.listen).await?;
+    Ok((http, admin, engine.admin(config)?))
 }
 
 /// The doors that requests come in by; they finish what is in flight when `doors` is cancelled.

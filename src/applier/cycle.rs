@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::to_storage::{PARKED_DELAY, Reaction, SCHEMA_DELAY, react};
+use super::to_storage::{PARKED_DELAY, Reaction, SCHEMA_DELAY, cause, react};
 use super::{Applier, Round};
 use crate::backfill;
 use crate::contract::Key;
@@ -23,11 +23,18 @@ const HELD_TRIES: i64 = 100;
 /// What became of a cycle.
 struct Outcome {
     reaction: Reaction,
+    /// Why it was not paid, if it was not.
+    why: String,
     /// The entries that were taken along.
     along: Vec<Claimed>,
     /// Those that remove rows.
     removals: Vec<i64>,
 }
+
+/// Why a cycle was not tried: something else is owed of a row that it takes along.
+const HELD: &str = "something else is owed of what hangs on them";
+/// The same: it takes more along than `SWEPT_MAX`.
+const TOO_MANY: &str = "too much hangs on them";
 
 /// Whether the rows that a cycle takes along are ours to put again.
 enum Along {
@@ -41,9 +48,10 @@ enum Along {
 
 impl Outcome {
     /// Storage was not asked.
-    fn untried(reaction: Reaction) -> Self {
+    fn untried(reaction: Reaction, why: &str) -> Self {
         Self {
             reaction,
+            why: why.to_owned(),
             along: Vec::new(),
             removals: Vec::new(),
         }
@@ -66,9 +74,10 @@ impl Applier {
                     .iter()
                     .all(|entry| entry.attempts < HELD_TRIES) =>
             {
-                Ok(Outcome::untried(Reaction::Release))
+                Ok(Outcome::untried(Reaction::Release, HELD))
             }
-            Ok(Along::Held | Along::TooMany) => Ok(Outcome::untried(Reaction::Quarantine)),
+            Ok(Along::Held) => Ok(Outcome::untried(Reaction::Quarantine, HELD)),
+            Ok(Along::TooMany) => Ok(Outcome::untried(Reaction::Quarantine, TOO_MANY)),
             Err(fault) => Err(fault),
         };
         let done = match outcome {
@@ -129,6 +138,7 @@ impl Applier {
         let removals = entries.filter(|(_, payment)| payment.row.is_none());
         Ok(Outcome {
             reaction: react(outcome.as_ref().copied()),
+            why: outcome.as_ref().err().map(cause).unwrap_or_default(),
             along,
             removals: removals.map(|(entry, _)| entry.seq).collect(),
         })
@@ -172,7 +182,13 @@ impl Applier {
                         .await?;
                 }
                 let entries = seqs.len();
-                tracing::error!(entries, "entries that no order can pay are quarantined");
+                let (first, why) = (seqs.first(), outcome.why);
+                tracing::error!(
+                    entries,
+                    first,
+                    why,
+                    "entries that no order can pay are quarantined"
+                );
                 (Duration::ZERO, Parked::Quarantined)
             }
         };

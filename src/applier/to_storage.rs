@@ -54,6 +54,19 @@ pub(super) fn react(outcome: Result<(), &StorageError>) -> Reaction {
     }
 }
 
+/// Why a payment failed, for the log: a refusal's message might quote the row, so its code and constraint are told.
+pub(super) fn cause(error: &StorageError) -> String {
+    let StorageError::Rejected(error) = error else {
+        return error.to_string();
+    };
+    let details = error.details.as_ref();
+    let constraint = details.and_then(|details| details.get("constraint")?.as_str());
+    match constraint {
+        Some(constraint) => format!("{} ({constraint})", error.code.as_str()),
+        None => error.code.as_str().to_owned(),
+    }
+}
+
 /// Whether a batch was answered in time; none when it was not sent, which says nothing of its size.
 fn batch(results: &[Result<Paid, StorageError>]) -> Option<Batch> {
     let keys = results.len();
@@ -252,6 +265,15 @@ impl Applier {
     ) {
         self.observer
             .paid(Backend::Storage, entry, reaction.label());
+        if let (Reaction::Quarantine, Err(error)) = (reaction, result) {
+            let (table, seq, why) = (&entry.table, entry.seq, cause(error));
+            tracing::error!(
+                table,
+                seq,
+                why,
+                "storage refuses a row for good: its entry is quarantined"
+            );
+        }
         let (
             Ok(Paid {
                 stored: Some(stored),

@@ -4,6 +4,7 @@
 //! replica: whoever works on it looks at every chunk and every few seconds. A replica that died is
 //! followed by another as soon as its lease has run out. Two at once would be harmless, as a backfill only owes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,12 +90,16 @@ pub struct Asked {
 pub enum Begun {
     /// A new run, or one that goes on where it was.
     Run(String),
-    /// One of other tables is under way.
-    UnderWay(String),
+    /// One of other tables is under way, or an operator paused it: it would lose its place.
+    Other(String, RunState),
 }
 
 const COLUMNS: &str = "run_id, state, actor, reason, tables, rate, generation, started_us, ended_us, \
                        resumed_us, resumed_rows, owner, quarantined, storage_walked, error";
+
+/// Its rate is measured from when it last began to go as it goes.
+const MEASURE_ANEW: &str = "resumed_us = cutover.now_us(), resumed_rows = \
+     (SELECT coalesce(sum(b.done_rows), 0)::bigint FROM cutover.backfill b WHERE b.run_id = r.run_id)";
 
 impl RunState {
     /// As it is spelled everywhere.
@@ -151,17 +156,25 @@ async fn begin_in(
     let sql = format!("SELECT {COLUMNS} FROM cutover.backfill_run WHERE id = 1 FOR UPDATE");
     let last = tx.control(&sql, vec![]).await?;
     let last = last.first().map(read).transpose()?;
-    let same = |run: &Run| run.tables == asked.tables && run.generation == generation;
+    let same = |run: &Run| {
+        let set = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+        set(&run.tables) == set(&asked.tables) && run.generation == generation
+    };
+    let has_place = |run: &Run| {
+        let paused = run.state == RunState::Paused && run.generation == generation;
+        run.state == RunState::Running || paused
+    };
     let id = match last {
-        Some(run) if run.state == RunState::Running && !same(&run) => {
-            return Ok(Begun::UnderWay(run.id));
+        Some(run) if has_place(&run) && !same(&run) => {
+            return Ok(Begun::Other(run.id, run.state));
         }
         Some(run) if run.state == RunState::Running => {
-            tx.control(
-                "UPDATE cutover.backfill_run SET rate = coalesce($1, rate) WHERE id = 1",
-                vec![asked.rate.into()],
-            )
-            .await?;
+            if asked.rate.is_some() {
+                let sql = format!(
+                    "UPDATE cutover.backfill_run AS r SET rate = $1, {MEASURE_ANEW} WHERE id = 1"
+                );
+                tx.control(&sql, vec![asked.rate.into()]).await?;
+            }
             run.id
         }
         Some(run) if same(&run) && matches!(run.state, RunState::Paused | RunState::Failed) => {
@@ -230,9 +243,7 @@ pub async fn claim(db: &Db, owner: &str) -> Result<Option<Run>, Fault> {
     let records = db
         .control(
             &format!(
-                "UPDATE cutover.backfill_run AS r SET owner = $1, lease_until_us = cutover.now_us() + $2, \
-                 resumed_us = cutover.now_us(), resumed_rows = (SELECT coalesce(sum(b.done_rows), 0)::bigint \
-                 FROM cutover.backfill b WHERE b.run_id = r.run_id) \
+                "UPDATE cutover.backfill_run AS r SET owner = $1, lease_until_us = cutover.now_us() + $2, {MEASURE_ANEW} \
                  WHERE id = 1 AND state = 'running' AND (owner IS NULL OR owner = $1 \
                  OR lease_until_us < cutover.now_us()) RETURNING {COLUMNS}"
             ),
@@ -314,9 +325,11 @@ pub async fn steer(
 ) -> Result<bool, Fault> {
     let records = db
         .control(
-            "UPDATE cutover.backfill_run SET state = coalesce($1, state), rate = coalesce($2, rate), \
-             ended_us = CASE WHEN $1 = 'cancelled' THEN cutover.now_us() ELSE NULL END \
-             WHERE run_id = $3 AND state IN ('running', 'paused') RETURNING 1::bigint",
+            &format!(
+                "UPDATE cutover.backfill_run AS r SET state = coalesce($1, state), rate = coalesce($2, rate), \
+                 ended_us = CASE WHEN $1 = 'cancelled' THEN cutover.now_us() ELSE NULL END, {MEASURE_ANEW} \
+                 WHERE run_id = $3 AND state IN ('running', 'paused') RETURNING 1::bigint"
+            ),
             vec![
                 Arg::from(to.map(|state| state.as_str().to_owned())),
                 rate.into(),

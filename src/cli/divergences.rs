@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::print::{Mood, items, paint, say, say_json, table};
+use super::print::{Mood, items, paint, say, say_json, say_more, table};
 use super::{AdminArgs, AdminClient, Failure};
 
 /// Arguments of `divergences`.
@@ -14,7 +14,7 @@ pub struct DivergencesArgs {
     #[command(subcommand)]
     action: Option<Action>,
     /// For scripts.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
     admin: AdminArgs,
@@ -67,6 +67,7 @@ pub(super) async fn run(args: &DivergencesArgs) -> Result<ExitCode, Failure> {
             "explained_until",
         ];
         say(&table(&columns, found))?;
+        say_more(found.len(), answer.get("open"), "unexplained")?;
     }
     Ok(ExitCode::from(u8::from(!found.is_empty())))
 }

@@ -26,6 +26,14 @@ pub enum Failure {
     /// The proxy was not reached, or did not speak as expected (exit code 3).
     #[error("{0}")]
     Unreachable(String),
+    /// The proxy went out of sight while it was at work, or does not see storage (exit code 3).
+    #[error("{message}")]
+    Lost {
+        /// What happened.
+        message: String,
+        /// What becomes of the work, or what to look at.
+        hint: String,
+    },
 }
 
 impl Failure {
@@ -35,6 +43,7 @@ impl Failure {
         eprintln!("error: {self}");
         let hint = match self {
             Self::Refused { hint, .. } | Self::Usage { hint, .. } => hint.as_deref(),
+            Self::Lost { hint, .. } => Some(&**hint),
             Self::Unreachable(_) => {
                 Some("is it running? name its admin plane by --admin URL or CUTOVER_ADMIN")
             }
@@ -51,7 +60,7 @@ impl Failure {
         match self {
             Self::Refused { .. } => 1,
             Self::Usage { .. } => 2,
-            Self::Unreachable(_) => 3,
+            Self::Unreachable(_) | Self::Lost { .. } => 3,
         }
     }
 }

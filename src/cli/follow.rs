@@ -4,12 +4,17 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::print::shown;
+use super::print::{items, shown};
 use super::{AdminClient, ClientError, Failure};
 
 /// How often the job is looked at.
 const POLL: Duration = Duration::from_millis(300);
+
+/// The code of a proxy that cannot ask legacy how far a job is.
+const UNAVAILABLE: &str = "backend_unavailable";
 
 /// Cells of the bar.
 const BAR_CELLS: usize = 20;
@@ -30,35 +35,87 @@ pub(super) async fn follow(
     body: &Value,
     interrupted: Interrupted,
 ) -> Result<Value, Failure> {
+    // Listened for from here on: pressed while the proxy is asked for something, it is not lost.
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(|error| Failure::Refused {
+        message: format!("Ctrl-C cannot be listened for: {error}"),
+        hint: None,
+    })?;
     let started = client.post(path, body).await?;
     let id = started.get("id").and_then(Value::as_str).ok_or_else(|| {
         ClientError::Unreachable("the proxy started a job without naming it".to_owned())
     })?;
     let job_path = format!("/admin/jobs/{id}");
+    let mut looks = interval(POLL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut bar = Bar::new();
     let mut asked = false;
     loop {
-        let job = client.get(&job_path).await?;
+        let look = async {
+            looks.tick().await;
+            client.get(&job_path).await
+        };
+        let found = tokio::select! {
+            job = look => job,
+            // The first asks the job to end and waits for that; the second does not wait.
+            _ = interrupts.recv() => {
+                bar.clear();
+                if asked {
+                    return Err(still_ending(id));
+                }
+                asked = true;
+                tokio::select! {
+                    ends = interrupted.end(client, &job_path) => match ends {
+                        // It has just ended by itself.
+                        Err(ClientError::Refused { .. }) => continue,
+                        ends => ends,
+                    },
+                    _ = interrupts.recv() => return Err(still_ending(id)),
+                }
+            }
+        };
+        let job = match found {
+            Ok(job) => job,
+            // A job outlasts that, and so does whoever follows it.
+            Err(ClientError::Refused { code, message, .. }) if code == UNAVAILABLE => {
+                bar.write(&message);
+                continue;
+            }
+            Err(error) => {
+                bar.clear();
+                return Err(interrupted.lost(id, error));
+            }
+        };
         if job.get("state").and_then(Value::as_str) != Some("running") {
             bar.clear();
             return ended(job);
         }
         bar.show(&job);
-        tokio::select! {
-            () = tokio::time::sleep(POLL) => {}
-            // The first asks the job to end and waits for that; the second does not wait.
-            pressed = tokio::signal::ctrl_c() => {
-                bar.clear();
-                if pressed.is_err() || asked {
-                    return Err(still_ending(id));
-                }
-                asked = true;
-                match interrupted {
-                    Interrupted::Pauses => client.post(&job_path, &json!({ "action": "pause" })).await?,
-                    Interrupted::Cancels => client.delete(&job_path).await?,
-                };
-            }
+    }
+}
+
+impl Interrupted {
+    /// Asks the job to end; the job as it then is.
+    async fn end(self, client: &AdminClient, job_path: &str) -> Result<Value, ClientError> {
+        match self {
+            Self::Pauses => client.post(job_path, &json!({ "action": "pause" })).await,
+            Self::Cancels => client.delete(job_path).await,
         }
+    }
+
+    /// The job cannot be followed any more: what becomes of it.
+    fn lost(self, id: &str, error: ClientError) -> Failure {
+        let ClientError::Unreachable(message) = error else {
+            return error.into();
+        };
+        let hint = match self {
+            Self::Pauses => format!(
+                "job {id} is on record and goes on with the next replica that is up; the same command follows it"
+            ),
+            Self::Cancels => format!(
+                "if that replica is gone, so is job {id}: `cutover status` tells; start again then"
+            ),
+        };
+        Failure::Lost { message, hint }
     }
 }
 
@@ -114,10 +171,8 @@ impl Bar {
 
 /// `[=====>              ] 24 %  ads  1200 of 5000 rows  200 rows/s  ETA 19s`.
 fn line(job: &Value) -> String {
-    let number = |name: &str| job.get(name).and_then(Value::as_u64);
-    let rows = number("rows").unwrap_or(0);
-    let total = number("total").filter(|total| *total >= rows);
-    let tables = super::print::items(job, "progress");
+    let rows = rows_of(job);
+    let tables = items(job, "progress");
     let is = |table: &Value, state: &str| table.get("state").is_some_and(|one| one == state);
     if !tables.is_empty() && tables.iter().all(|table| is(table, "done")) {
         return format!(
@@ -127,18 +182,31 @@ fn line(job: &Value) -> String {
     }
     let running = tables.iter().find(|table| is(table, "running"));
     let at = running.map_or("starting".to_owned(), |table| shown(table.get("table")));
-    let mut parts = match total {
-        Some(total) if total > 0 => {
-            let share = rows as f64 / total as f64;
-            let percent = rows * 100 / total;
-            vec![
-                format!("{} {percent} %", drawn(share)),
-                at,
-                format!("{rows} of {total} rows"),
-            ]
-        }
-        Some(_) | None => vec![at, format!("{rows} rows")],
-    };
+    let share = total_of(job).filter(|total| *total > 0).map(|total| {
+        let percent = rows * 100 / total;
+        format!("{} {percent} %", drawn(rows as f64 / total as f64))
+    });
+    let parts: Vec<_> = share.into_iter().chain([at]).chain(pace(job)).collect();
+    parts.join("  ")
+}
+
+fn rows_of(job: &Value) -> u64 {
+    job.get("rows").and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// How many rows there are in all; none where nobody knows.
+fn total_of(job: &Value) -> Option<u64> {
+    let total = job.get("total").and_then(Value::as_u64);
+    total.filter(|total| *total >= rows_of(job))
+}
+
+/// How far a job is, how fast it goes and how long it takes: of these, what is known.
+pub(super) fn pace(job: &Value) -> Vec<String> {
+    let rows = rows_of(job);
+    let mut parts = vec![match total_of(job).filter(|total| *total > 0) {
+        Some(total) => format!("{rows} of {total} rows"),
+        None => format!("{rows} rows"),
+    }];
     if let Some(rate) = job.get("rows_per_second").and_then(Value::as_f64) {
         parts.push(format!("{rate:.0} rows/s"));
     }
@@ -148,7 +216,7 @@ fn line(job: &Value) -> String {
             time(Duration::from_secs_f64(left.clamp(0.0, 1e9)))
         ));
     }
-    parts.join("  ")
+    parts
 }
 
 /// A bar of which a share is full.

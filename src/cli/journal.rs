@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::print::{Mood, items, paint, say, say_json, table};
+use super::print::{Mood, items, paint, say, say_json, say_more, table};
 use super::{AdminArgs, AdminClient, Failure};
 
 /// Arguments of `journal`.
@@ -14,7 +14,7 @@ pub struct JournalArgs {
     #[command(subcommand)]
     action: Option<Action>,
     /// For scripts.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
     admin: AdminArgs,
@@ -67,9 +67,10 @@ pub(super) async fn run(args: &JournalArgs) -> Result<ExitCode, Failure> {
                     "kind",
                     "state",
                     "age_seconds",
-                    "error",
+                    "attempts",
                 ];
                 say(&table(&columns, entries))?;
+                say_more(entries.len(), answer.pointer("/journal/owed"), "owed")?;
             }
         }
         Some(Action::Show { seq }) => {

@@ -77,6 +77,14 @@ pub(super) fn table(columns: &[&str], items: &[Value]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// That a list does not show all there is, where that is so.
+pub(super) fn say_more(shown: usize, all: Option<&Value>, which: &str) -> Result<(), Failure> {
+    match all.and_then(Value::as_u64) {
+        Some(all) if all > shown as u64 => say(&format!("{shown} are shown; {all} are {which}")),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// A value in a cell; `-` for none.
 pub(super) fn shown(value: Option<&Value>) -> String {
     let text = match value {

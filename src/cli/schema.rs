@@ -42,8 +42,10 @@ pub(super) async fn diff(args: &SchemaArgs) -> Result<ExitCode, Failure> {
     // What storage is only looser in is told, and is no failure.
     let blocks = drift.iter().any(|one| one["blocks"] == true);
     if !blocks && !unknown.is_empty() {
-        let message = format!("{} tables of storage could not be looked at", unknown.len());
-        return Err(Failure::Unreachable(message));
+        return Err(Failure::Lost {
+            message: format!("{} tables of storage could not be looked at", unknown.len()),
+            hint: "`cutover status` tells whether storage is up".to_owned(),
+        });
     }
     Ok(ExitCode::from(u8::from(blocks)))
 }

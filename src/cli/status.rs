@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::print::{Mood, blockers, items, paint, say, say_json, shown};
+use super::follow::pace;
+use super::print::{Mood, blockers, items, paint, plain, say, say_json, shown};
 use super::{AdminArgs, AdminClient, Failure};
 
 /// How often `--watch` looks.
@@ -120,23 +121,37 @@ fn page(status: &Value) -> String {
     page.text
 }
 
-/// A line per job that is under way, on whatever replica.
-fn under_way(page: &mut Page, status: &Value) {
+/// A line per job that is under way, on whatever replica, or that did not come to its end.
+fn jobs(page: &mut Page, status: &Value) {
     for kind in ["backfill", "verify"] {
         let job = &status[kind];
-        if job["state"] != "running" {
-            continue;
-        }
         let part = |name: &str| shown(job.get(name));
-        let line = format!(
-            "under way on {} since {}: {} rows so far, asked for by {} ({})",
-            part("replica"),
-            part("started_at"),
-            part("rows"),
-            part("actor"),
-            part("reason"),
-        );
-        page.line(kind, &line);
+        let far = pace(job).join(", ");
+        let stands = match job["state"].as_str() {
+            Some("running") => format!(
+                "under way on {} since {}: {far}; job {}, asked for by {}{}",
+                part("replica"),
+                part("started_at"),
+                part("id"),
+                part("actor"),
+                why(job),
+            ),
+            Some("paused") => format!(
+                "paused at {far}: the same command goes on with it; job {}",
+                part("id")
+            ),
+            Some("failed") => paint(&format!("failed at {far}: {}", part("error")), Mood::Bad),
+            _ => continue,
+        };
+        page.line(kind, &stands);
+    }
+}
+
+/// The reason of a job, where one was given.
+fn why(job: &Value) -> String {
+    match job["reason"].as_str().unwrap_or_default() {
+        "" => String::new(),
+        reason => format!(" ({})", plain(reason)),
     }
 }
 
@@ -144,7 +159,7 @@ fn under_way(page: &mut Page, status: &Value) {
 fn on_record(page: &mut Page, status: &Value) {
     let at = |pointer: &str| shown(status.pointer(pointer));
     let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64);
-    under_way(page, status);
+    jobs(page, status);
     if let Some(clean) = status.pointer("/verified/clean").and_then(Value::as_bool) {
         let found = if clean { "clean" } else { "not clean" };
         let when = at("/verified/at");
@@ -357,12 +372,26 @@ mod tests {
     fn a_page_says_which_jobs_are_under_way_and_where() {
         let page = page(&json!({
             "backfill": {"state": "done", "replica": "one"},
-            "verify": {"state": "running", "replica": "two", "started_at": "noon", "rows": 7,
-                "actor": "ann", "reason": "a look"},
+            "verify": {"id": "J", "state": "running", "replica": "two", "started_at": "noon", "rows": 7, "total": 10,
+                "rows_per_second": 3.0, "eta_seconds": 1.0, "actor": "ann", "reason": "a look"},
         }));
-        let told = "under way on two since noon: 7 rows so far, asked for by ann (a look)";
+        let told = "under way on two since noon: 7 of 10 rows, 3 rows/s, ETA 1s; job J, asked for by ann (a look)";
         assert!(page.contains(told), "{page}");
         assert!(!page.contains("backfill"), "{page}");
+    }
+
+    #[test]
+    fn a_page_says_what_rests_and_what_failed() {
+        let page = page(&json!({
+            "backfill": {"id": "J", "state": "paused", "rows": 7, "total": 10},
+            "verify": {"state": "failed", "rows": 3, "error": "storage: no answer"},
+        }));
+        let rests = "paused at 7 of 10 rows: the same command goes on with it; job J";
+        assert!(page.contains(rests), "{page}");
+        assert!(
+            page.contains("failed at 3 rows: storage: no answer"),
+            "{page}"
+        );
     }
 
     #[test]

@@ -104,6 +104,12 @@ async fn each_command_asks_what_the_admin_api_names() {
             json!({"reason": "lost"}),
         ),
         ("history --json", "GET /admin/transitions", Value::Null),
+        (
+            "divergences list --json",
+            "GET /admin/divergences",
+            Value::Null,
+        ),
+        ("journal list --json", "GET /admin/journal", Value::Null),
     ];
     let (base, seen) = admin(Ok(json!({"stage": "live", "epoch": 5}))).await;
     for (line, asked, body) in cases {

@@ -11,8 +11,8 @@ use super::{AdminArgs, AdminClient, Failure};
 
 /// What is shown of each table.
 const COLUMNS: [&str; 4] = ["table", "legacy_rows", "storage_rows", "match"];
-/// What is shown as well, where there is any.
-const FINDINGS: [&str; 11] = [
+/// What is wrong with rows; shown as well, where there is any.
+const WRONG: [&str; 8] = [
     "missing",
     "extra",
     "orphan",
@@ -20,11 +20,10 @@ const FINDINGS: [&str; 11] = [
     "version",
     "version_ahead",
     "field",
-    "transient",
     "unread",
-    "orphans_alike",
-    "repaired",
 ];
+/// What is told besides, where there is any.
+const BESIDES: [&str; 3] = ["transient", "orphans_alike", "repaired"];
 
 /// Arguments of `verify`.
 #[derive(Args, Debug)]
@@ -63,10 +62,11 @@ pub(super) async fn run(args: &VerifyArgs) -> Result<ExitCode, Failure> {
 fn show(report: &Value) -> Result<(), Failure> {
     let tables = items(report, "tables");
     let mut columns = COLUMNS.to_vec();
-    columns.extend(FINDINGS.iter().filter(|name| {
-        let some = |table: &Value| table[**name].as_u64().is_some_and(|rows| rows > 0);
+    let is_found = |name: &&str| {
+        let some = |table: &Value| table[*name].as_u64().is_some_and(|rows| rows > 0);
         tables.iter().any(some)
-    }));
+    };
+    columns.extend(WRONG.into_iter().chain(BESIDES).filter(is_found));
     say(&table(&columns, tables))?;
     for unchecked in items(report, "unchecked") {
         say(&format!("not checked: {}", shown(Some(unchecked))))?;
@@ -78,10 +78,13 @@ fn show(report: &Value) -> Result<(), Failure> {
         ))?;
     }
     if report["clean"] != true {
-        return say(&paint(
-            "not clean: look at `cutover divergences`, or repair with --repair",
-            Mood::Bad,
-        ));
+        let repaired = |table: &Value| table["repaired"].as_u64().unwrap_or(0);
+        let what = match tables.iter().map(repaired).sum() {
+            0 if !WRONG.iter().any(is_found) => "what needs an operator may differ".to_owned(),
+            0 => "look at `cutover divergences`, or repair with --repair".to_owned(),
+            rows => format!("{rows} rows are owed to the secondary: verify again to prove it"),
+        };
+        return say(&paint(&format!("not clean: {what}"), Mood::Bad));
     }
     let verdict = if report["recorded"] == true {
         "clean; on record"

@@ -161,7 +161,7 @@ impl Control {
     }
 
     /// A replica that says goodbye is not waited for; one with debts stays on the list, for the others to judge.
-    async fn take_leave(&self) {
+    pub async fn take_leave(&self) {
         let owing = self.inner.debts.load(Ordering::SeqCst) > 0
             || self.inner.debt_dropped.load(Ordering::SeqCst);
         if owing {

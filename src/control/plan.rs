@@ -80,7 +80,7 @@ pub enum Refused {
         to: Stage,
     },
     /// After a rollback nothing advances until an operator re-arms.
-    #[error("latched after a rollback: re-arm first")]
+    #[error("latched by a rollback or a freeze: find out why, then re-arm")]
     Latched,
     /// Nothing is latched.
     #[error("not latched")]
@@ -95,7 +95,7 @@ pub enum Refused {
     #[error("not recovering")]
     NotRecovering,
     /// The backend that would be relied on lacks acknowledged writes.
-    #[error("{0} is stale: it must be filled and verified before anything relies on it")]
+    #[error("{} is stale: {}", .0, mended_by(*.0))]
     Stale(Backend),
     /// Storage was not filled with tables that joined.
     #[error("{0} tables are pending: backfill and verify them first")]
@@ -112,6 +112,18 @@ pub enum Refused {
     /// In `live` callers need storage.
     #[error("in live callers need {0}: roll back first, and then start the maintenance")]
     MaintenanceInLive(Maintained),
+}
+
+/// What makes a backend that lacks writes whole again.
+fn mended_by(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Legacy => {
+            "`cutover verify --repair` and then a clean full `cutover verify` before anything relies on it"
+        }
+        Backend::Storage => {
+            "`cutover backfill` and then a clean full `cutover verify` before anything relies on it"
+        }
+    }
 }
 
 /// A move that may be made.

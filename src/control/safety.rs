@@ -79,7 +79,7 @@ pub fn rollback_safety(
     blockers.add(
         storage_answers && snapshot.legacy_stale,
         "legacy_stale",
-        "legacy lacks acknowledged writes: backfill and verify it first",
+        "legacy lacks acknowledged writes: `cutover verify --repair`, then a clean full `cutover verify`",
     );
     // In `live` every acknowledged write is in legacy; later it is only owed to it.
     if let Some((owed, replicas)) = known.filter(|_| snapshot.stage > Stage::Live) {

@@ -89,6 +89,44 @@ pub async fn record(db: &Db, table: &Table, finding: &Finding) -> Result<bool, F
     Ok(explained.flatten().unwrap_or(false))
 }
 
+/// The kinds that a look at both sides' rows finds, and disproves.
+pub const OF_ROWS: [DivergenceKind; 7] = [
+    DivergenceKind::Missing,
+    DivergenceKind::Extra,
+    DivergenceKind::Orphan,
+    DivergenceKind::SoftDelete,
+    DivergenceKind::Version,
+    DivergenceKind::VersionAhead,
+    DivergenceKind::Field,
+];
+
+/// Takes lines of these kinds off the list that were last seen before `before_us`: the table was found in order since.
+/// What an operator explained stays for as long as that holds. Returns how many went.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn disprove(
+    db: &Db,
+    table: &str,
+    kinds: &[DivergenceKind],
+    before_us: i64,
+) -> Result<usize, Fault> {
+    let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+    let rows = db
+        .control(
+            "DELETE FROM cutover.divergences WHERE tbl = $1 AND last_us < $2 \
+             AND kind IN (SELECT e.value FROM cutover.each($3) AS e) \
+             AND (explained_until_us IS NULL OR explained_until_us < cutover.now_us()) RETURNING id",
+            vec![
+                table.into(),
+                before_us.into(),
+                serde_json::json!(kinds).to_string().into(),
+            ],
+        )
+        .await?;
+    Ok(rows.len())
+}
+
 /// The key as it may be shown: hashed where the table's config asks.
 fn shown_key(table: &Table, key: &Key) -> String {
     use sha2::{Digest, Sha256};

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::speed::Speed;
-use super::{JobError, JobKind, Jobs, Steer};
-use crate::backfill::{self, Asked, Begun, Run, RunState, TableState};
+use super::{JobError, Jobs, Steer};
+use crate::backfill::{self, Asked, Begun, Checkpoint, Run, RunState, TableState};
 use crate::clock::{rfc3339, unix_us};
 use crate::schema::Table;
 use crate::sql::Fault;
@@ -71,9 +71,9 @@ impl Jobs {
         self.asked.notify_one();
         match begun {
             Begun::Run(id) => Ok(uuid_of(&id)),
-            Begun::UnderWay(id) => Err(JobError::UnderWay {
-                kind: JobKind::Backfill,
+            Begun::Other(id, state) => Err(JobError::OtherTables {
                 id: uuid_of(&id),
+                state,
             }),
         }
     }
@@ -152,7 +152,8 @@ impl Jobs {
         Ok(run.map(|run| view(&run, unix_us())))
     }
 
-    fn tables(&self, names: &[String]) -> Result<Vec<Arc<Table>>, WalkError> {
+    /// These tables, or all of them, parents first.
+    pub(super) fn tables(&self, names: &[String]) -> Result<Vec<Arc<Table>>, WalkError> {
         let schema = self.parts.legacy.schema();
         if let Some(unknown) = names.iter().find(|name| schema.table(name).is_none()) {
             return Err(WalkError::UnknownTable(unknown.clone()));
@@ -175,7 +176,8 @@ fn uuid_of(id: &str) -> Uuid {
 fn view(run: &Run, now_us: i64) -> Value {
     let whole = |rows: i64| u64::try_from(rows).unwrap_or(0);
     let rows: i64 = run.checkpoints.iter().map(|line| line.rows).sum();
-    let totals = run.checkpoints.iter().map(|line| line.total.map(whole));
+    let known = |line: &Checkpoint| line.total.filter(|total| *total >= line.rows);
+    let totals = run.checkpoints.iter().map(|line| known(line).map(whole));
     let running = run.state == RunState::Running && run.owner.is_some();
     let speed = Speed {
         rows: whole(rows),

@@ -66,6 +66,17 @@ pub enum JobError {
         /// Its id.
         id: Uuid,
     },
+    /// A backfill of other tables has not come to its end.
+    #[error(
+        "a backfill of other tables is {}: job {id}; let it go on, or cancel it: POST /admin/jobs/{id} {{\"action\":\"cancel\"}}",
+        state.as_str()
+    )]
+    OtherTables {
+        /// Its id.
+        id: Uuid,
+        /// Running, or paused.
+        state: RunState,
+    },
     /// Another replica verifies because somebody asked for it.
     #[error("a verify is under way on replica {replica}: job {id}")]
     Elsewhere {
@@ -175,6 +186,9 @@ impl From<JobError> for Error {
         let message = error.to_string();
         match error {
             JobError::UnderWay { id, .. } => {
+                Self::new(Code::PreconditionFailed, message).with_details(json!({ "job": id }))
+            }
+            JobError::OtherTables { id, .. } => {
                 Self::new(Code::PreconditionFailed, message).with_details(json!({ "job": id }))
             }
             JobError::Elsewhere { id, replica } => Self::new(Code::PreconditionFailed, message)

@@ -21,7 +21,7 @@ impl Speed {
         let rows = tables.iter().map(|table| table.rows).sum();
         Self {
             rows,
-            total: tables.iter().map(|table| table.total).sum(),
+            total: tables.iter().map(TableProgress::known_total).sum(),
             recent: rows,
             seconds,
         }
@@ -32,11 +32,11 @@ impl Speed {
         (self.recent as f64 / self.seconds.max(0.001)).round()
     }
 
-    /// Until the last row, at this rate.
+    /// Until the last row, at this rate; none when that was reached: what is left then is no matter of rows.
     pub(super) fn eta_seconds(&self) -> Option<f64> {
-        let left = self.total?.saturating_sub(self.rows);
+        let left = self.total?.checked_sub(self.rows)?;
         let rate = self.recent as f64 / self.seconds.max(0.001);
-        (rate > 0.0).then(|| (left as f64 / rate).round())
+        (left > 0 && rate > 0.0).then(|| (left as f64 / rate).round())
     }
 }
 
@@ -74,5 +74,11 @@ mod tests {
             ..begun
         };
         assert_eq!(vast.eta_seconds(), None);
+        let more_than_expected = Speed {
+            total: Some(5),
+            rows: 6,
+            ..vast
+        };
+        assert_eq!(more_than_expected.eta_seconds(), None);
     }
 }

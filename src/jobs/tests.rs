@@ -35,6 +35,8 @@ on_both!(
     rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences,
     once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for,
     a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given,
+    a_clean_verify_takes_what_it_disproves_off_the_list,
+    a_backfill_has_tried_again_what_was_refused_before,
     a_backfill_goes_on_with_another_replica_when_its_own_dies,
 );
 
@@ -179,7 +181,7 @@ async fn one_of_a_kind_runs_at_a_time_and_a_cancelled_one_makes_room() {
         ..asked(None)
     };
     let refused = jobs.start_backfill(other.clone()).await.unwrap_err();
-    assert!(matches!(refused, JobError::UnderWay { id: held, .. } if held == id));
+    assert!(matches!(refused, JobError::OtherTables { id: held, .. } if held == id));
     let same = jobs.start_backfill(asked(None)).await.unwrap();
     assert_eq!(same, id, "the same command follows the one under way");
     assert_eq!(jobs.current().await["backfill"]["id"], id.to_string());
@@ -228,6 +230,12 @@ async fn a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given(under: U
     let paused = bench.ended(id).await;
     assert_eq!(paused["state"], "paused");
     assert_eq!(paused["progress"][0]["state"], "begun");
+    let other = Asked {
+        tables: vec!["campaigns".to_owned()],
+        ..asked(None)
+    };
+    let refused = jobs.start_backfill(other).await.unwrap_err();
+    assert!(refused.to_string().contains("is paused"), "{refused}");
 
     let again = jobs.start_backfill(asked(Some(0))).await.unwrap();
     assert_eq!(again, id);
@@ -235,6 +243,71 @@ async fn a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given(under: U
     assert_eq!(done["state"], "done", "{done:#}");
     assert_eq!(done["result"]["tables"][0]["rows"], 1000);
     assert_eq!(bench.count("ads").await, 1000);
+    bench.gone().await;
+}
+
+async fn a_clean_verify_takes_what_it_disproves_off_the_list(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    let db = bench.parts.legacy.db();
+    bench.backfill().await;
+    let planted = "UPDATE campaigns SET budget = 7 WHERE id IN (42, 43)";
+    bench.stored.batch(planted).await.unwrap();
+    bench.verify(false).await;
+    let list = async || divergence::list(db, 10).await.unwrap();
+    let explained = list().await[0].id;
+    let mut tx = db.begin().await.unwrap();
+    let far = i64::MAX;
+    divergence::explain(&mut tx, explained, "known", far)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let lied = "INSERT INTO cutover.divergences (tbl, kind, key, fields, first_us, last_us, seen) \
+                VALUES ('campaigns', 'echo_mismatch', '[9]', '', 1, 1, 1)";
+    db.control(lied, vec![]).await.unwrap();
+
+    bench.verify(true).await;
+    assert_eq!(list().await.len(), 3, "repaired, and not proven yet");
+    assert_eq!(bench.verify(false).await["clean"], true);
+    let mut left: Vec<_> = list().await.into_iter().map(|line| line.kind).collect();
+    left.sort();
+    assert_eq!(left, ["echo_mismatch", "field"]);
+    assert_eq!(divergence::count_open(db).await.unwrap(), 1);
+    bench.gone().await;
+}
+
+async fn a_backfill_has_tried_again_what_was_refused_before(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    let refused = "INSERT INTO cutover.journal \
+        (generation, direction, kind, tbl, key, epoch, created_us, parked) \
+        SELECT generation, 'storage', 'copy', 'campaigns', '[42]', 1, 1, 'quarantined' FROM cutover.state";
+    let db = bench.parts.legacy.db();
+    db.control(refused, vec![]).await.unwrap();
+    let filled = bench.backfill().await;
+    assert_eq!(filled["result"]["quarantined"], 0, "{filled:#}");
+    assert_eq!(journal::owed(db).await.unwrap().to_storage, 0);
+    bench.gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_much_is_parked_it_is_soon_known_what_can_be_paid() {
+    let bench = Bench::new(Under::Postgres, Capabilities::all()).await;
+    let db = bench.parts.legacy.db();
+    // The planner last looked when nothing was owed. None of it is due, so that it stays.
+    db.batch(
+        "ALTER TABLE cutover.journal SET (autovacuum_enabled = false); \
+         INSERT INTO cutover.journal (generation, direction, kind, tbl, key, epoch, created_us, not_before_us, parked) \
+         SELECT (SELECT generation FROM cutover.state), 'storage', 'copy', 'ads', '[\"' || g || '\"]', 1, \
+         cutover.now_us(), 9000000000000000000, CASE WHEN g % 2 = 0 THEN 'quarantined' END \
+         FROM generate_series(1, 10000) AS g; \
+         UPDATE pg_class SET reltuples = 0, relpages = 200 WHERE oid = 'cutover.journal'::regclass",
+    )
+    .await
+    .unwrap();
+    let to = journal::Direction::ToStorage;
+    assert_eq!(journal::payable(db, to).await.unwrap().open, 5000);
+    let last = journal::last_seq(db).await.unwrap();
+    let until = journal::owed_until(db, to, last).await.unwrap();
+    assert_eq!((until.open, until.quarantined), (10_000, 5000));
     bench.gone().await;
 }
 
@@ -364,7 +437,7 @@ async fn once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched
     let refused = bench.jobs.start_backfill(asked(None)).await;
     assert_eq!(
         refused.unwrap_err().to_string(),
-        "not possible in stage live"
+        "not possible in stage live: a backfill is for `dual_write` and `shadow`, a verify for `dual_write` to `ramp_down`"
     );
     let report = bench.verify(true).await;
     assert_eq!(found(&report, "campaigns"), [0, 0, 1, 0, 1]);

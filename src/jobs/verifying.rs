@@ -19,6 +19,7 @@ use crate::control::Phase;
 use crate::sql::Fault;
 use crate::stage::Backend;
 use crate::verify::{self, Renewed, Told, VerifyOptions};
+use crate::walk::WalkError;
 
 /// Who is said to have asked for a verify that began by itself.
 const BY_ITSELF: &str = "cutover";
@@ -42,6 +43,11 @@ impl Jobs {
     /// # Errors
     /// See [`JobError`].
     pub async fn start_verify(self: &Arc<Self>, options: VerifyOptions) -> Result<Uuid, JobError> {
+        let snapshot = self.parts.control.snapshot();
+        if snapshot.stage.owes().is_none() {
+            return Err(WalkError::Stage(snapshot.stage).into());
+        }
+        self.tables(&options.tables)?;
         let job = self.new_verify(&options);
         let id = job.id;
         let over = self.verifies().over();
@@ -108,6 +114,8 @@ impl Jobs {
             if told.job["state"] == "running" && !told.has_turn {
                 told.job["state"] = json!("failed");
                 told.job["error"] = json!("its replica is gone, or does not reach legacy");
+                told.job["rows_per_second"] = Value::Null;
+                told.job["eta_seconds"] = Value::Null;
             }
             told.job
         }))

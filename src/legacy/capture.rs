@@ -13,6 +13,7 @@
 //! Only the key's columns are named in it, so adding, dropping or changing other columns cannot break a
 //! writer.
 
+use super::OpenError;
 use crate::journal::{GATE_LOCK, gate_in_pg_locks};
 use crate::schema::{Schema, Table};
 use crate::sql::render::{is_spelled_by_session, key_expr, literal, quote};
@@ -23,14 +24,15 @@ const IDENTIFIER_BYTES_MAX: usize = 63;
 
 /// Installs the gate and the triggers of every table. What is there unchanged is left alone: DDL takes locks that
 /// wait for the application's transactions, and asks for rights that a proxy need not have.
-pub(super) async fn install(db: &Db, schema: &Schema) -> Result<(), Fault> {
+pub(super) async fn install(db: &Db, schema: &Schema) -> Result<(), OpenError> {
     match db.dialect() {
         Dialect::Postgres => {
             for object in objects(schema) {
                 if !object.is_installed(db).await? {
                     // A batch is one transaction: two replicas may start at once.
                     let lock = format!("SELECT pg_advisory_xact_lock({INSTALL_LOCK});\n");
-                    db.batch(&(lock + &object.script())).await?;
+                    let done = db.batch(&(lock + &object.script())).await;
+                    done.map_err(|fault| object.not_installed(fault))?;
                 }
             }
         }
@@ -73,6 +75,17 @@ fn objects(schema: &Schema) -> impl Iterator<Item = Object<'_>> {
 }
 
 impl Object<'_> {
+    fn not_installed(&self, fault: Fault) -> OpenError {
+        if !fault.is_not_permitted() {
+            return fault.into();
+        }
+        let table = self.table.map_or("every table", |table| &table.name);
+        OpenError::Capture {
+            table: table.to_owned(),
+            fault,
+        }
+    }
+
     fn script(&self) -> String {
         let (function, mark) = (quote(&self.function), self.mark());
         format!(

@@ -46,6 +46,16 @@ pub enum OpenError {
     /// It refused or could not be reached.
     #[error(transparent)]
     Fault(#[from] Fault),
+    /// What writes down the changes of a table is missing or outdated, and this role may not put it there.
+    #[error(
+        "the capture of {table} is to be installed by the owner of the tables: `cutover schema --control` prints it ({fault})"
+    )]
+    Capture {
+        /// The table, or `every table`.
+        table: String,
+        /// What the database said.
+        fault: Fault,
+    },
     /// A configured table is not there, or not usable.
     #[error(transparent)]
     Introspect(#[from] IntrospectError),

@@ -115,7 +115,7 @@ impl Fault {
     }
 
     /// Whether the role may not do this (`insufficient privilege`), or the server has no such function.
-    pub(super) fn is_not_permitted(&self) -> bool {
+    pub(crate) fn is_not_permitted(&self) -> bool {
         matches!(self, Self::Unexpected(why) if why.starts_with("42501 ") || why.starts_with("42883 "))
     }
 }

@@ -19,10 +19,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::control::Verdict;
+use crate::divergence;
 use crate::evidence;
 use crate::repository::Parts;
 use crate::schema::Table;
 use crate::stage::Backend;
+use crate::telemetry::DivergenceKind;
 use crate::walk::{Pace, Progress, Walk, WalkError};
 
 pub use ddl::COMPONENT;
@@ -74,6 +76,7 @@ pub async fn run(
         pace: Pace::new(None, Instant::now()),
     };
     let tables = verify.walk.tables(&options.tables)?;
+    let begun_us = verify.walk.now_us().await?;
     let lines = progress.begin(&tables);
     for (table, line) in tables.iter().zip(&lines) {
         line.expect(verify.walk.estimate(table).await);
@@ -91,6 +94,7 @@ pub async fn run(
         report.unchecked.push(missed.to_owned());
     }
     report.quarantined = verify.walk.quarantined().await?;
+    verify.disprove(&report, begun_us).await?;
     report.clean = report.finds_nothing();
     if report.clean && report.unchecked.is_empty() {
         verify.trust(&tables).await?;
@@ -115,6 +119,28 @@ struct Verify<'a> {
 }
 
 impl Verify<'_> {
+    /// What was on the list of a table that is in order by now does not differ any more. With an entry quarantined
+    /// nobody can say which row is.
+    async fn disprove(&self, report: &VerifyReport, begun_us: i64) -> Result<(), WalkError> {
+        if report.quarantined > 0 {
+            return Ok(());
+        }
+        let (db, walks_storage) = (self.parts.legacy.db(), self.walk.walks_storage());
+        let seen = |kind: &DivergenceKind| walks_storage || *kind != DivergenceKind::Extra;
+        let kinds: Vec<_> = divergence::OF_ROWS.into_iter().filter(seen).collect();
+        for found in report.tables.iter().filter(|found| found.finds_nothing()) {
+            let (table, kinds) = (&found.table, &kinds);
+            let gone = self.walk.patiently(|| async {
+                Ok(divergence::disprove(db, table, kinds, begun_us).await?)
+            });
+            match gone.await? {
+                0 => {}
+                lines => tracing::info!(table, lines, "differences on the list are no more"),
+            }
+        }
+        Ok(())
+    }
+
     /// Tables that joined later are pending no more once they are found whole. An epoch that moved meanwhile
     /// leaves them as they are.
     async fn trust(&self, tables: &[Arc<Table>]) -> Result<(), WalkError> {

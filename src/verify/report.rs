@@ -106,7 +106,7 @@ impl TableVerdict {
         *counter += 1;
     }
 
-    fn finds_nothing(&self) -> bool {
+    pub(super) fn finds_nothing(&self) -> bool {
         let wrong = [
             self.missing,
             self.extra,

@@ -10,7 +10,9 @@ use crate::storage::StorageError;
 #[derive(Debug, thiserror::Error)]
 pub enum WalkError {
     /// There is nothing to fill or to verify in this stage, or the stage moved meanwhile.
-    #[error("not possible in stage {0}")]
+    #[error(
+        "not possible in stage {0}: a backfill is for `dual_write` and `shadow`, a verify for `dual_write` to `ramp_down`"
+    )]
     Stage(Stage),
     /// This replica believes its configuration instead of the control state.
     #[error("not possible on a pinned replica")]

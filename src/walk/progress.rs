@@ -72,6 +72,14 @@ impl Progress {
     }
 }
 
+impl TableProgress {
+    /// How many rows there are; none when there are more than was expected.
+    #[must_use]
+    pub fn known_total(&self) -> Option<u64> {
+        self.total.filter(|total| *total >= self.rows)
+    }
+}
+
 impl Line {
     fn new(table: &str) -> Self {
         Self {

@@ -19,10 +19,13 @@ use crate::stage::Backend;
 
 /// How often a pausing walk looks whether it may go on.
 const POLL: Duration = Duration::from_millis(50);
-/// How often a step is tried before its failure is the walk's.
-const TRIES_MAX: u32 = 8;
+/// How long a step is tried before its failure is the walk's: a service that restarts, or a database that fails over,
+/// does not undo hours of walking.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The wait after the first failure; it doubles.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The longest wait between two tries.
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
 
 /// What is written down together with what is owed: a control statement that returns a row if it held.
 #[derive(Clone, Debug)]
@@ -117,9 +120,7 @@ impl Walk {
         let skew = micros(self.parts.control.options().clock_skew_max);
         let over_us = self.begun.deadline_last_us.saturating_add(skew);
         loop {
-            let now_us = self
-                .patiently(|| async { Ok(self.now_us().await?) })
-                .await?;
+            let now_us = self.now_us().await?;
             let Some(left) = u64::try_from(over_us.saturating_sub(now_us)).ok() else {
                 return Ok(());
             };
@@ -132,11 +133,15 @@ impl Walk {
         }
     }
 
-    async fn now_us(&self) -> Result<i64, Fault> {
-        let rows = self.db().control("SELECT cutover.now_us()", vec![]).await?;
-        let row = rows.first();
-        row.ok_or_else(|| Fault::Unexpected("a clock without a time".to_owned()))?
-            .some_int(0)
+    /// What legacy's clock says, in Unix microseconds.
+    pub(crate) async fn now_us(&self) -> Result<i64, WalkError> {
+        self.patiently(|| async {
+            let rows = self.db().control("SELECT cutover.now_us()", vec![]).await?;
+            let row = rows.first();
+            let row = row.ok_or_else(|| Fault::Unexpected("a clock without a time".to_owned()))?;
+            Ok(row.some_int(0)?)
+        })
+        .await
     }
 
     /// Appends `copy` entries under the current epoch and wakes the applier.
@@ -220,9 +225,12 @@ impl Walk {
         }
     }
 
-    /// Waits until everything that is owed now is paid; returns what nobody but an operator will pay.
+    /// Waits until everything that is owed now is paid; returns what nobody but an operator will pay. What was refused
+    /// before and is owed anew is tried again first.
     pub(crate) async fn wait_until_paid(&self) -> Result<i64, WalkError> {
         let (db, direction) = (self.db(), self.direction());
+        self.patiently(|| async { Ok(journal::retry_written_again(db).await?) })
+            .await?;
         let seq = self
             .patiently(|| async { Ok(journal::last_seq(db).await?) })
             .await?;
@@ -245,7 +253,7 @@ impl Walk {
         Ok(owed.await?.quarantined)
     }
 
-    /// Tries a step that may be repeated, for as long as its failures pass.
+    /// Tries a step that may be repeated, for as long as its failures pass, the walk may go on, and there is patience.
     pub(crate) async fn patiently<T, Fut>(
         &self,
         mut step: impl FnMut() -> Fut,
@@ -253,18 +261,19 @@ impl Walk {
     where
         Fut: Future<Output = Result<T, WalkError>>,
     {
+        let over = Instant::now() + PATIENCE;
         let mut wait = RETRY_FIRST;
-        for _ in 1..TRIES_MAX {
+        loop {
             match step().await {
-                Err(error) if error.passes() => {
+                Err(error) if error.passes() && Instant::now() < over => {
                     tracing::warn!(%error, "a step of a walk is tried again");
                     self.rest(wait).await?;
-                    wait *= 2;
+                    self.steady().await?;
+                    wait = (wait * 2).min(RETRY_LONGEST);
                 }
                 result => return result,
             }
         }
-        step().await
     }
 
     fn db(&self) -> &Db {

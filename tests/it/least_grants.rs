@@ -60,6 +60,26 @@ async fn a_proxy_that_owns_no_sequence_moves_it_past_ids_that_come_with_rows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_install_what_is_missing_says_who_may_and_is_waited_for_by_nobody() {
+    let mut world = World::build(WorldOptions {
+        legacy: LegacyKind::LeastGrants,
+        ..WorldOptions::default()
+    })
+    .await;
+    world.proxies[0].process.terminate(SOON).await;
+    let lost = "DROP FUNCTION cutover.\"capture_v1 campaigns\" CASCADE";
+    world.legacy.execute(lost).await;
+    let (status, said) = world.proxies[0]
+        .command(&["serve", "--config", "cutover.toml"])
+        .await;
+    assert_eq!(status.code(), Some(1), "{said}");
+    let what = "the capture of campaigns is to be installed by the owner of the tables";
+    assert!(said.contains(what), "{said}");
+    let waited_for = "SELECT count(*) FROM cutover.replicas";
+    assert_eq!(world.legacy.number(waited_for).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_control_schema_may_be_installed_again_over_itself() {
     let world = World::build(WorldOptions {
         legacy: LegacyKind::LeastGrants,

@@ -152,7 +152,7 @@ impl Blockers {
     fn of_state(&mut self, facts: &Facts<'_>, next: Stage) {
         let snapshot = facts.snapshot;
         if snapshot.latched {
-            self.add("latched", "latched after a rollback: re-arm first");
+            self.add("latched", "latched by a rollback or a freeze: find out why (`cutover history`), then `cutover rearm`");
         }
         match snapshot.phase {
             Phase::Steady => {}
@@ -182,7 +182,7 @@ impl Blockers {
         if facts.backfill_under_way && next >= Stage::Shadow {
             self.add(
                 "backfill_incomplete",
-                "a backfill is under way: let it end, or cancel it",
+                "a backfill is under way or paused: let it end, or cancel it (POST /admin/jobs/ID)",
             );
         }
         if !facts.pending_tables.is_empty() && next >= Stage::Shadow {

@@ -171,8 +171,3 @@ fn policy(spec: &TableSpec, found: &Found) -> Result<Policy, IntrospectError> {
         hash_keys: spec.hash_keys,
     })
 }
-
-/// Whether a table is the proxy's or the reference service's own.
-fn is_ours(name: &str) -> bool {
-    name.starts_with("cutover_") || name.starts_with("refsvc_")
-}

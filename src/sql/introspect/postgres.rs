@@ -6,7 +6,7 @@
 use crate::schema::{Column, Generated, Kind, OnChange, Reference};
 use crate::sql::{Arg, Db, Fault, Record, Tx};
 
-use super::{Found, IntrospectError, is_ours};
+use super::{Found, IntrospectError};
 
 struct Relation {
     oid: i64,
@@ -82,11 +82,10 @@ async fn every_relation(tx: &mut Tx) -> Result<Vec<Relation>, IntrospectError> {
         .await?;
     let mut relations = Vec::with_capacity(records.len());
     for record in &records {
-        let contract_name = record.some_text(1)?;
-        if !is_ours(&contract_name) {
-            let oid = record.some_int(0)?;
-            relations.push(Relation { oid, contract_name });
-        }
+        relations.push(Relation {
+            oid: record.some_int(0)?,
+            contract_name: record.some_text(1)?,
+        });
     }
     Ok(relations)
 }

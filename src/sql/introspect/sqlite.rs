@@ -7,7 +7,7 @@ use crate::schema::{Column, Generated, Kind, OnChange, Reference};
 use crate::sql::render::quote;
 use crate::sql::{Arg, Db, Fault, Record};
 
-use super::{Found, IntrospectError, is_ours};
+use super::{Found, IntrospectError};
 
 pub(super) async fn tables(db: &Db, names: &[String]) -> Result<Vec<Found>, IntrospectError> {
     let records = db
@@ -36,6 +36,11 @@ pub(super) async fn tables(db: &Db, names: &[String]) -> Result<Vec<Found>, Intr
         found.push(table(db, name, has_rowid).await?);
     }
     Ok(found)
+}
+
+/// Whether a table is the proxy's or the reference service's own: what are schemas elsewhere are prefixes here.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("cutover_") || name.starts_with("refsvc_")
 }
 
 async fn table(db: &Db, name: String, has_rowid: bool) -> Result<Found, IntrospectError> {

@@ -187,7 +187,7 @@ async fn the_catalog_is_read_as_it_is() {
            FOREIGN KEY (p2, p1) REFERENCES \"Parent\" (b, a) ON DELETE CASCADE ON UPDATE SET NULL); \
          CREATE TABLE split (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
          CREATE TABLE split_1 PARTITION OF split FOR VALUES FROM (0) TO (10); \
-         CREATE TABLE cutover_hidden (id int); CREATE TABLE keyless (id int)",
+         CREATE TABLE cutover_canary (id int PRIMARY KEY); CREATE TABLE keyless (id int)",
     )
     .await
     .unwrap();
@@ -196,7 +196,7 @@ async fn the_catalog_is_read_as_it_is() {
     db.batch("DROP TABLE keyless").await.unwrap();
     let schema = schema(&db).await;
     let names: Vec<_> = schema.tables.keys().map(String::as_str).collect();
-    assert_eq!(names, ["Parent", "a_child", "split"]);
+    assert_eq!(names, ["Parent", "a_child", "cutover_canary", "split"]);
     let parent = schema.table("Parent").unwrap();
     assert_eq!(parent.sql_name, "sql_catalog.\"Parent\"");
     assert_eq!(parent.key, [0, 1]);
