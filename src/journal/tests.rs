@@ -352,6 +352,8 @@ async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
         ALTER TABLE cutover_journal DROP COLUMN points;
         ALTER TABLE cutover_journal DROP COLUMN left_by;
         ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures;
+        DROP INDEX journal_since; ALTER TABLE cutover_journal DROP COLUMN since;
+        ALTER TABLE cutover_journal DROP COLUMN removing;
         DROP TABLE cutover_created; DROP TABLE cutover_journal_floor;
         DELETE FROM cutover_schema_versions WHERE version >= 2";
     bench.db.batch(before).await.unwrap();
