@@ -392,15 +392,13 @@ async fn an_entry_that_stands_for_others_has_their_place_and_their_note_that_a_r
 #[tokio::test]
 async fn a_journal_of_an_earlier_version_gets_what_it_lacks() {
     let bench = Bench::new().await;
-    let before = "DROP INDEX journal_since; ALTER TABLE cutover_journal DROP COLUMN since;
-        ALTER TABLE cutover_journal DROP COLUMN removing;
-        DROP INDEX journal_leaves; ALTER TABLE cutover_journal DROP COLUMN leaves;
+    let before = "DROP INDEX journal_leaves; ALTER TABLE cutover_journal DROP COLUMN leaves;
         ALTER TABLE cutover_journal DROP COLUMN points;
         ALTER TABLE cutover_journal DROP COLUMN left_by;
-        ALTER TABLE cutover_journal DROP COLUMN noted; DROP INDEX journal_since;
-        ALTER TABLE cutover_journal DROP COLUMN since;
-        ALTER TABLE cutover_journal DROP COLUMN removing; DROP TABLE cutover_departures;
+        ALTER TABLE cutover_journal DROP COLUMN noted; DROP TABLE cutover_departures;
         DROP TABLE cutover_created; DROP TABLE cutover_journal_floor;
+        DROP INDEX journal_since; ALTER TABLE cutover_journal DROP COLUMN since;
+        ALTER TABLE cutover_journal DROP COLUMN removing;
         DELETE FROM cutover_schema_versions WHERE version >= 2";
     bench.db.batch(before).await.unwrap();
     for _ in 0..2 {

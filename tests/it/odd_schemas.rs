@@ -103,7 +103,7 @@ async fn a_removal_waits_no_longer_for_a_row_that_is_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_told_apart_by_their_keys_however_a_session_and_a_type_spell_them() {
     let [long_a, long_b] = LONG_NAMES;
-    let tables = ["moments", "ratios", "codes", long_a, long_b];
+    let tables = ["moments", "ratios", "codes", "hosts", long_a, long_b];
     let ddl = format!(
         "CREATE TABLE moments (id timestamptz PRIMARY KEY, n int, until date, since timestamp[]);
         INSERT INTO moments VALUES ('infinity', 1, '-infinity', '{{infinity,NULL}}'), ('0044-03-15 12:00:00Z BC', 2, NULL, NULL),
@@ -113,6 +113,8 @@ async fn rows_are_told_apart_by_their_keys_however_a_session_and_a_type_spell_th
         CREATE DOMAIN code AS char(5); CREATE DOMAIN nets AS inet[];
         CREATE TABLE codes (id code PRIMARY KEY, n int, nets nets);
         INSERT INTO codes VALUES ('ab', 1, '{{10.0.0.1,NULL}}'), ('c', 2, NULL);
+        CREATE TABLE hosts (id inet, number bit(3), n int, PRIMARY KEY (id, number));
+        INSERT INTO hosts VALUES ('10.0.0.1/8', B'101', 1), ('::1', B'000', 2);
         CREATE TABLE {long_a} (id int PRIMARY KEY, n int); CREATE TABLE {long_b} (id int PRIMARY KEY, n int);
         INSERT INTO {long_a} VALUES (1); INSERT INTO {long_b} VALUES (2)"
     );
@@ -132,9 +134,21 @@ async fn rows_are_told_apart_by_their_keys_however_a_session_and_a_type_spell_th
     world.legacy.execute(&writes).await;
     assert_eq!(given_up(&world).await, 0);
     filled_and_verified(&world).await;
-    for table in ["moments", "codes", long_a, long_b] {
+    for table in ["moments", "codes", "hosts", long_a, long_b] {
         world.assert_same_rows(table).await;
     }
+    let planted =
+        "UPDATE hosts SET n = -1 WHERE number = B'101'; UPDATE codes SET n = -1 WHERE id = 'c'";
+    world.storage_database.execute(planted).await;
+    let verifying = ["verify", "--reason", "test"];
+    let (status, said) = world.proxies[0].operate(&verifying).await;
+    assert_eq!(status.code(), Some(1), "{said}");
+    let found = "SELECT tbl FROM cutover.divergences WHERE kind = 'field' ORDER BY tbl";
+    assert_eq!(
+        world.legacy.texts(found).await,
+        ["codes", "hosts"],
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -153,7 +153,9 @@ fn bind_order(order_by: &[Order], table: &Table) -> Result<Vec<Sort>, Error> {
     for term in order_by {
         let column = find_column(&term.column, table)?;
         let kind = &table.columns[column].kind;
-        if !kind.is_ordered() && *kind != super::Kind::Bool {
+        // A key has an order whatever its kind, and is every order's last part.
+        let has_order = kind.is_ordered() || *kind == super::Kind::Bool;
+        if !has_order && !table.key.contains(&column) {
             return Err(mismatch(table, column, "of a kind that has an order"));
         }
         // A second term of the same column decides nothing.
