@@ -53,7 +53,8 @@ pub use operation::{
 };
 pub use stats::{
     OpenEntry, Owed, OwedUntil, Payable, accept, entries, entry, is_owed, last_seq, owed,
-    owed_among, owed_until, payable, prune_operations, prune_void, retry, retry_written_again,
+    owed_among, owed_until, payable, prune_operations, prune_void, removing_among, retry,
+    retry_written_again,
 };
 pub use take_over::{ClaimedIntent, claim_intents};
 pub use widen::{Widened, widen};

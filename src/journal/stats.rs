@@ -167,9 +167,22 @@ pub async fn is_owed(db: &Db, table: &str, key: Option<&Key>) -> Result<bool, Fa
 /// # Errors
 /// See [`Fault`].
 pub async fn owed_among(db: &Db, table: &str, keys: &[Key]) -> Result<HashSet<Key>, Fault> {
+    among(db, table, keys, "true").await
+}
+
+/// Of which of these keys of a table a removal may be on its way to storage.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn removing_among(db: &Db, table: &str, keys: &[Key]) -> Result<HashSet<Key>, Fault> {
+    among(db, table, keys, "j.removing").await
+}
+
+async fn among(db: &Db, table: &str, keys: &[Key], is_meant: &str) -> Result<HashSet<Key>, Fault> {
     let texts: Vec<&str> = keys.iter().map(|key| key.0.as_str()).collect();
     let sql = format!(
-        "SELECT DISTINCT j.key FROM {} WHERE j.generation = (SELECT generation FROM cutover.state)",
+        "SELECT DISTINCT j.key FROM {} WHERE j.generation = (SELECT generation FROM cutover.state) \
+         AND {is_meant}",
         entries_of_keys(db.dialect())
     );
     let args = vec![json_list(&texts), table.into()];

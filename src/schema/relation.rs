@@ -178,7 +178,9 @@ impl Relation {
         }
     }
 
-    fn any_of(&self, references: &[Vec<Value>]) -> Filter {
+    /// The rows of the parent that these references lead to.
+    #[must_use]
+    pub fn any_of(&self, references: &[Vec<Value>]) -> Filter {
         if self.target == self.parent.key {
             return Filter::Keys(references.to_vec());
         }

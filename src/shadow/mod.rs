@@ -5,6 +5,7 @@
 //! the authority must have stood still around the reading of the secondary, twice. What never stands still
 //! is `transient`; what could not be read is `one_sided_error`, never a divergence.
 
+mod above;
 mod recheck;
 mod reference;
 mod rows;

@@ -150,6 +150,11 @@ impl Comparer {
             Ok(true) => return Look::Moving,
             Err(_) => return Look::Unread,
         }
+        match self.is_under_removal(authority, &read.table, suspect).await {
+            Some(false) => {}
+            Some(true) => return Look::Moving,
+            None => return Look::Unread,
+        }
         let Some(secondary) = self.read_side(authority.other(), read).await else {
             return Look::Unread;
         };
@@ -278,7 +283,7 @@ pub(super) fn one_row(kind: DifferenceKind, key: Vec<Value>, fields: Vec<FieldDi
     }
 }
 
-fn first_key(difference: &Difference) -> Option<&[Value]> {
+pub(super) fn first_key(difference: &Difference) -> Option<&[Value]> {
     let Sample { key, .. } = difference.samples.first()?;
     key.as_deref()
 }

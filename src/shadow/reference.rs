@@ -54,6 +54,12 @@ impl Comparer {
             Ok(true) => return Look::Moving,
             Err(_) => return Look::Unread,
         }
+        let under_removal = self.is_under_removal(authority, &relation.child, suspect);
+        match under_removal.await {
+            Some(false) => {}
+            Some(true) => return Look::Moving,
+            None => return Look::Unread,
+        }
         let Some(secondary) = self.follow(authority.other(), row, relation).await else {
             return Look::Unread;
         };

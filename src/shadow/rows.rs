@@ -20,7 +20,7 @@ use crate::stage::Backend;
 const ROWS_AT_ONCE: usize = 500;
 
 /// Rows of one side by what they are matched by.
-type Rows = HashMap<String, Row>;
+pub(super) type Rows = HashMap<String, Row>;
 
 impl Comparer {
     /// Holds rows that are suspect against the other side, as long as it takes; the results in order. What is
@@ -75,6 +75,7 @@ impl Comparer {
         let canonical = self.legacy.canonical_keys(table, keys).await.ok()?;
         let owed = journal::owed_among(self.legacy.db(), &table.name, &canonical);
         let owed = owed.await.ok()?;
+        let under_removal = self.under_removal(authority, table, &before).await?;
         let secondary = self.rows_of(authority.other(), &read).await?;
         let after = self.rows_of(authority, &read).await?;
         let moved = self.control.snapshot().epoch != snapshot.epoch;
@@ -87,7 +88,8 @@ impl Comparer {
                     false => Look::Same,
                 };
             };
-            if owed.contains(&canonical) || moved || after.get(&identity) != held {
+            let waits = owed.contains(&canonical) || under_removal.contains(&identity);
+            if waits || moved || after.get(&identity) != held {
                 Look::Moving
             } else {
                 Look::Differs(difference)
@@ -97,7 +99,7 @@ impl Comparer {
     }
 
     /// A side's rows; none when it did not answer, or with something else.
-    async fn rows_of(&self, side: Backend, read: &Read) -> Option<Rows> {
+    pub(super) async fn rows_of(&self, side: Backend, read: &Read) -> Option<Rows> {
         let reply = self.read_side(side, read).await?;
         let rows = written_rows(reply.as_json()).ok()?;
         let table = &read.table;
