@@ -24,6 +24,8 @@ use crate::storage::{Look, Storage, StorageError};
 /// How long a new table waits for storage to say whether it has rows.
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a service may take to notice a table that was just made.
+const NOTICED_WITHIN: Duration = Duration::from_secs(3);
 /// How often the decision is made anew because the epoch moved meanwhile.
 const TRIES_MAX: u32 = 5;
 
@@ -95,18 +97,18 @@ async fn newcomers(
 
 /// Storage has the table, and no row in it. What it does not say in time is not so.
 async fn is_empty_in_storage(storage: &Storage, table: &Table, epoch: Epoch) -> bool {
-    let over = Instant::now() + LOOK_WITHIN;
+    let begun = Instant::now();
     loop {
-        match storage.look_at(table, epoch).await {
+        let patience = match storage.look_at(table, epoch).await {
             Ok(Look::Table { row, .. }) => return row.is_none(),
-            Ok(Look::NoTable) | Err(StorageError::Rejected(_)) => return false,
-            Err(StorageError::Unavailable(_) | StorageError::InDoubt(_)) => {
-                if Instant::now() >= over {
-                    return false;
-                }
-                sleep(LOOK_AGAIN).await;
-            }
+            Err(StorageError::Rejected(_)) => return false,
+            Ok(Look::NoTable) => NOTICED_WITHIN,
+            Err(StorageError::Unavailable(_) | StorageError::InDoubt(_)) => LOOK_WITHIN,
+        };
+        if begun.elapsed() >= patience {
+            return false;
         }
+        sleep(LOOK_AGAIN).await;
     }
 }
 
