@@ -21,8 +21,8 @@ impl Applier {
     /// The payments of a claim, and the claim of just these; an absent row is a removal.
     ///
     /// A row that the contract cannot carry as it is (JSON's own `null`, which reads like SQL NULL; a document
-    /// with a name twice; an array that does not begin at 1) is never altered in silence: it is quarantined. An entry of a table that is
-    /// not configured here is left to a replica that knows it.
+    /// with a name twice; an array that does not begin at 1) is never altered in silence: it is quarantined. An
+    /// entry of a table that is not configured here is left to a replica that knows it.
     pub(super) async fn payable(&self, claim: &Claim) -> Result<(Claim, Vec<Payment>), Fault> {
         let schema = self.legacy.schema();
         let mut sources = self.sources(&schema, claim).await?;

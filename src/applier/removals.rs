@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::Applier;
 use crate::contract::{Key, Row};
-use crate::journal::{self, Claim, Claimed, Copies, Direction, Left, Removal};
+use crate::journal::{self, Claim, Claimed, Copies, Direction, Removal};
 use crate::schema::{Relation, Schema, Table};
 use crate::sql::Fault;
 use crate::storage::Payment;
@@ -128,14 +128,7 @@ impl Applier {
         }
         let mut tx = self.legacy.db().begin().await?;
         for (table, keys) in &hanging {
-            let copies = Copies {
-                direction: Direction::ToStorage,
-                table,
-                keys,
-                op_id: None,
-                left: Left::No,
-                noted: None,
-            };
+            let copies = Copies::of_rows(Direction::ToStorage, table, keys);
             journal::append_copies(&mut tx, copies).await?;
         }
         journal::commit_under(tx, claim.epoch).await?;

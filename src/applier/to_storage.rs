@@ -195,11 +195,9 @@ impl Applier {
         }
         let (seqs, removed) = part.pointed_at(schema, |_, row| row.is_none());
         let Part { claim, payments } = part;
-        if !seqs.is_empty() {
-            journal::note_removals(self.legacy.db(), claim.token, &seqs)
-                .await
-                .map_err(during("noting removals"))?;
-        }
+        journal::note_removals(self.legacy.db(), claim.token, &seqs)
+            .await
+            .map_err(during("noting removals"))?;
         let rows: Vec<Option<Row>> = payments.iter().map(|payment| payment.row.clone()).collect();
         let started = Instant::now();
         let results = self.storage.pay(payments).await;

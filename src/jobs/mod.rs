@@ -185,10 +185,7 @@ impl From<JobError> for Error {
     fn from(error: JobError) -> Self {
         let message = error.to_string();
         match error {
-            JobError::UnderWay { id, .. } => {
-                Self::new(Code::PreconditionFailed, message).with_details(json!({ "job": id }))
-            }
-            JobError::OtherTables { id, .. } => {
+            JobError::UnderWay { id, .. } | JobError::OtherTables { id, .. } => {
                 Self::new(Code::PreconditionFailed, message).with_details(json!({ "job": id }))
             }
             JobError::Elsewhere { id, replica } => Self::new(Code::PreconditionFailed, message)

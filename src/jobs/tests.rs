@@ -35,7 +35,6 @@ on_both!(
     rows_that_change_meanwhile_are_neither_lost_nor_brought_back_nor_taken_for_differences,
     once_storage_is_the_authority_it_is_legacy_that_is_repaired_and_vouched_for,
     a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given,
-    a_clean_verify_takes_what_it_disproves_off_the_list,
     a_backfill_has_tried_again_what_was_refused_before,
     a_backfill_goes_on_with_another_replica_when_its_own_dies,
 );
@@ -243,35 +242,6 @@ async fn a_paused_backfill_goes_on_where_it_was_at_the_rate_it_is_given(under: U
     assert_eq!(done["state"], "done", "{done:#}");
     assert_eq!(done["result"]["tables"][0]["rows"], 1000);
     assert_eq!(bench.count("ads").await, 1000);
-    bench.gone().await;
-}
-
-async fn a_clean_verify_takes_what_it_disproves_off_the_list(under: Under) {
-    let bench = Bench::new(under, Capabilities::all()).await;
-    let db = bench.parts.legacy.db();
-    bench.backfill().await;
-    let planted = "UPDATE campaigns SET budget = 7 WHERE id IN (42, 43)";
-    bench.stored.batch(planted).await.unwrap();
-    bench.verify(false).await;
-    let list = async || divergence::list(db, 10).await.unwrap();
-    let explained = list().await[0].id;
-    let mut tx = db.begin().await.unwrap();
-    let far = i64::MAX;
-    divergence::explain(&mut tx, explained, "known", far)
-        .await
-        .unwrap();
-    tx.commit().await.unwrap();
-    let lied = "INSERT INTO cutover.divergences (tbl, kind, key, fields, first_us, last_us, seen) \
-                VALUES ('campaigns', 'echo_mismatch', '[9]', '', 1, 1, 1)";
-    db.control(lied, vec![]).await.unwrap();
-
-    bench.verify(true).await;
-    assert_eq!(list().await.len(), 3, "repaired, and not proven yet");
-    assert_eq!(bench.verify(false).await["clean"], true);
-    let mut left: Vec<_> = list().await.into_iter().map(|line| line.kind).collect();
-    left.sort();
-    assert_eq!(left, ["echo_mismatch", "field"]);
-    assert_eq!(divergence::count_open(db).await.unwrap(), 1);
     bench.gone().await;
 }
 

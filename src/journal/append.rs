@@ -22,6 +22,21 @@ pub struct Copies<'a> {
     pub noted: Option<Departure>,
 }
 
+impl<'a> Copies<'a> {
+    /// Rows that are to be like the authority's, whatever the cause: no write is behind them, and none of them left.
+    #[must_use]
+    pub fn of_rows(direction: Direction, table: &'a str, keys: &'a [Key]) -> Self {
+        Self {
+            direction,
+            table,
+            keys,
+            op_id: None,
+            left: Left::No,
+            noted: None,
+        }
+    }
+}
+
 /// Appends them, under the epoch of `tx`.
 ///
 /// # Errors

@@ -49,20 +49,20 @@ pub async fn older_than(
          AND generation = (SELECT generation FROM cutover.state) AND coalesce(parked, '') <> 'quarantined'"
     );
     let sql = format!(
-        "SELECT o.tbl, min(o.since), coalesce(e.value, '0') FROM ( \
+        "SELECT o.tbl, min(o.since), CASE WHEN e.value IS NULL THEN NULL ELSE max(o.seq) END FROM ( \
          SELECT seq, tbl, CASE WHEN since > 0 THEN since ELSE seq END AS since FROM {open} AND seq < $2 \
          UNION ALL SELECT seq, tbl, since FROM {open} AND since > 0 AND since < $2 AND seq >= $2) AS o \
          LEFT JOIN cutover.each($3) AS e ON e.value = CAST(o.seq AS text) \
-         GROUP BY o.tbl, coalesce(e.value, '0')"
+         GROUP BY o.tbl, e.value"
     );
     let last = last.saturating_add(1);
     let args = vec![direction.as_str().into(), last.into(), seq_list(&seqs)];
     let mut older = Older::default();
     for row in db.control(&sql, args).await? {
         let (table, since) = (row.some_text(0)?, row.some_int(1)?);
-        match row.some_text(2)?.parse::<i64>() {
-            Ok(seq) if seq > 0 => drop(older.since.insert(seq, since)),
-            Ok(_) | Err(_) => drop(older.others.insert(table, since)),
+        match row.int(2)? {
+            Some(seq) => drop(older.since.insert(seq, since)),
+            None => drop(older.others.insert(table, since)),
         }
     }
     Ok(older)
@@ -74,6 +74,9 @@ pub async fn older_than(
 /// # Errors
 /// See [`Fault`].
 pub async fn note_removals(db: &Db, token: Token, seqs: &[i64]) -> Result<(), Fault> {
+    if seqs.is_empty() {
+        return Ok(());
+    }
     let sql = format!(
         "UPDATE cutover.journal SET removing = true WHERE token = $2::uuid AND NOT removing AND {} \
          RETURNING seq",

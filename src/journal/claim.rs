@@ -149,18 +149,17 @@ async fn claim_where(
     let args = vec![token.into(), deadline_us.into(), seq_list(&seqs)];
     tx.control(&claim, args).await?;
     if !choice.skipped.is_empty() {
-        let standing = seq_is_in(tx.dialect(), "$1");
+        let named = seq_is_in(tx.dialect(), "$1");
         let since = format!(
             "UPDATE cutover.journal AS j SET (since, removing) = ( \
              SELECT min(CASE WHEN o.since > 0 THEN o.since ELSE o.seq END), \
              max(CASE WHEN o.removing THEN 1 ELSE 0 END) = 1 FROM cutover.journal o \
              WHERE o.tbl = j.tbl AND o.key = j.key AND o.direction = j.direction \
              AND o.generation = j.generation AND o.seq + 0 >= {FLOOR}) \
-             WHERE {standing}"
+             WHERE {named}"
         );
         tx.control(&since, vec![seq_list(&choice.standing)]).await?;
-        let skipped = seq_is_in(tx.dialect(), "$1");
-        let skip = format!("DELETE FROM cutover.journal WHERE {skipped}");
+        let skip = format!("DELETE FROM cutover.journal WHERE {named}");
         tx.control(&skip, vec![seq_list(&choice.skipped)]).await?;
     }
     tx.commit().await?;
@@ -354,6 +353,9 @@ impl Claim {
         delay: Duration,
         parked: Option<Parked>,
     ) -> Result<(), Fault> {
+        if seqs.is_empty() {
+            return Ok(());
+        }
         let release = format!(
             "UPDATE cutover.journal SET token = NULL, deadline_us = 0, \
              not_before_us = CASE WHEN $3 = 0 THEN 0 ELSE cutover.now_us() + $3 END, parked = $4 \

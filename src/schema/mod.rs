@@ -18,7 +18,7 @@ mod value;
 pub use bind::{BindLimits, Bound, bind, bind_keys, bind_range};
 pub use bound::{Change, Filter, Read, ReadKind, Sort, Step, Test, Write};
 pub use kind::{Generated, Kind};
-pub use relation::Relation;
+pub use relation::{References, Relation};
 pub use table::{Column, Memo, OnChange, Policy, Reference, Schema, Table};
 pub use unbind::{read_query, soft_delete_row, write_query};
 

@@ -3,7 +3,7 @@
 //! A reference of which one column is NULL refers to nothing (`MATCH SIMPLE`, PostgreSQL's default). It may point
 //! to other columns than the parent's primary key. A parent that is soft-deleted is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -12,6 +12,9 @@ use sha2::{Digest, Sha256};
 use super::keys::identity;
 use super::{Filter, Kind, OnChange, Read, ReadKind, Reference, Schema, Sort, Table, Test};
 use crate::contract::{Operator, Row};
+
+/// Distinct references, by what they are matched by.
+pub type References = HashMap<String, Vec<Value>>;
 
 /// A foreign key whose two tables are configured.
 #[derive(Clone, Debug)]
@@ -125,6 +128,14 @@ impl Relation {
     #[must_use]
     pub fn parent_identity(&self, row: &Row) -> Option<String> {
         Some(self.reference_identity(&self.referred_by(row)?))
+    }
+
+    /// Keeps what a row refers to, and says what it is matched by; none when it refers to nothing.
+    pub fn note(&self, row: &Row, references: &mut References) -> Option<String> {
+        let reference = self.reference(row)?;
+        let identity = self.reference_identity(&reference);
+        references.entry(identity.clone()).or_insert(reference);
+        Some(identity)
     }
 
     /// The rows of the child that refer to these values.

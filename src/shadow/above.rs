@@ -7,15 +7,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::Comparer;
 use super::recheck::first_key;
 use super::rows::Rows;
 use crate::compare::Difference;
 use crate::contract::Row;
 use crate::journal;
-use crate::schema::{Filter, Read, Relation, Table};
+use crate::schema::{Filter, Read, References, Relation, Table};
 use crate::stage::Backend;
 
 /// How far up references are followed.
@@ -93,14 +91,10 @@ impl Comparer {
         relation: &Relation,
         rows: &Reached,
     ) -> Option<Reached> {
-        let mut references: HashMap<String, Vec<Value>> = HashMap::new();
+        let mut references = References::new();
         let mut referring: Vec<(&String, String)> = Vec::new();
         for (name, row) in rows {
-            if let Some(reference) = relation.reference(row) {
-                let identity = relation.reference_identity(&reference);
-                referring.push((name, identity.clone()));
-                references.insert(identity, reference);
-            }
+            referring.extend(relation.note(row, &mut references).map(|led| (name, led)));
         }
         let values: Vec<_> = references.into_values().collect();
         let mut parents = HashMap::new();

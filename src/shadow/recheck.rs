@@ -1,5 +1,7 @@
 //! Reading a suspect again until it is explained or confirmed.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{Comparer, Verdict, verdict};
@@ -142,15 +144,7 @@ impl Comparer {
         let Some(before) = self.read_side(authority, read).await else {
             return Look::Unread;
         };
-        let Ok(key) = self.key_of(&read.table, suspect).await else {
-            return Look::Unread;
-        };
-        match journal::is_owed(self.legacy.db(), &read.table.name, key.as_ref()).await {
-            Ok(false) => {}
-            Ok(true) => return Look::Moving,
-            Err(_) => return Look::Unread,
-        }
-        match self.is_under_removal(authority, &read.table, suspect).await {
+        match self.is_on_its_way(authority, &read.table, suspect).await {
             Some(false) => {}
             Some(true) => return Look::Moving,
             None => return Look::Unread,
@@ -168,6 +162,22 @@ impl Comparer {
             return Look::Moving;
         }
         Look::Differs(difference)
+    }
+
+    /// Whether anything is owed of the row that a suspect tells the key of (of any row, where it tells none), or a
+    /// removal may have taken it along. None where nobody can say.
+    pub(super) async fn is_on_its_way(
+        &self,
+        authority: Backend,
+        table: &Arc<Table>,
+        suspect: &Difference,
+    ) -> Option<bool> {
+        let key = self.key_of(table, suspect).await.ok()?;
+        let owed = journal::is_owed(self.legacy.db(), &table.name, key.as_ref());
+        if owed.await.ok()? {
+            return Some(true);
+        }
+        self.is_under_removal(authority, table, suspect).await
     }
 
     pub(super) async fn read_side(&self, side: Backend, read: &Read) -> Option<Reply> {

@@ -49,13 +49,10 @@ impl Comparer {
         let Some(before) = self.follow(authority, row, relation).await else {
             return Look::Unread;
         };
-        match self.is_owed(relation, &before, suspect).await {
-            Ok(false) => {}
-            Ok(true) => return Look::Moving,
-            Err(_) => return Look::Unread,
-        }
-        let under_removal = self.is_under_removal(authority, &relation.child, suspect);
-        match under_removal.await {
+        match self
+            .is_either_on_its_way(authority, relation, &before, suspect)
+            .await
+        {
             Some(false) => {}
             Some(true) => return Look::Moving,
             None => return Look::Unread,
@@ -114,23 +111,23 @@ impl Comparer {
         Some(followed)
     }
 
-    /// Whether anything is owed of the row or of its parent.
-    async fn is_owed(
+    /// Whether the row is on its way, or anything is owed of its parent. None where nobody can say.
+    async fn is_either_on_its_way(
         &self,
+        authority: Backend,
         relation: &Relation,
         before: &Followed,
         suspect: &Difference,
-    ) -> Result<bool, Fault> {
-        let db = self.legacy.db();
-        let key = self.key_of(&relation.child, suspect).await?;
-        if journal::is_owed(db, &relation.child.name, key.as_ref()).await? {
-            return Ok(true);
+    ) -> Option<bool> {
+        let row = self
+            .is_on_its_way(authority, &relation.child, suspect)
+            .await?;
+        if row || before.reference.is_none() {
+            return Some(row);
         }
-        if before.reference.is_none() {
-            return Ok(false);
-        }
-        let parent = self.parent_key(relation, before).await?;
-        journal::is_owed(db, &relation.parent.name, parent.as_ref()).await
+        let parent = self.parent_key(relation, before).await.ok()?;
+        let owed = journal::is_owed(self.legacy.db(), &relation.parent.name, parent.as_ref());
+        owed.await.ok()
     }
 
     /// The key of the parent that the authority's row refers to. None where only the parent's row could tell

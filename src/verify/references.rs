@@ -12,17 +12,14 @@ use serde_json::Value;
 
 use super::pages::{Pair, confirmed};
 use super::{TableVerdict, Verify};
-use crate::contract::{Key, Row};
-use crate::schema::Relation;
+use crate::contract::Key;
+use crate::schema::{References, Relation};
 use crate::shadow::Checked;
 use crate::stage::Backend;
 use crate::walk::{WalkError, key_of};
 
 /// Suspects that are rechecked at once.
 const CHECKS_AT_ONCE: usize = 8;
-
-/// The distinct references of a page, by what they are matched by.
-type References = HashMap<String, Vec<Value>>;
 
 impl Verify<'_> {
     /// What became of the rows that were suspected of being orphans, by their place. The confirmed ones are
@@ -89,7 +86,7 @@ impl Verify<'_> {
         let mut referred = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let matched_by = [&pair.legacy, &pair.storage];
-            referred.push(matched_by.map(|row| note(relation, row, &mut references)));
+            referred.push(matched_by.map(|row| relation.note(row, &mut references)));
         }
         let values: Vec<Vec<Value>> = references.into_values().collect();
         let (on_legacy, on_storage) = tokio::try_join!(
@@ -122,19 +119,11 @@ impl Verify<'_> {
             .iter()
             .flat_map(|pair| [&pair.legacy, &pair.storage])
         {
-            note(relation, row, &mut references);
+            relation.note(row, &mut references);
         }
         let values: Vec<Vec<Value>> = references.into_values().collect();
         self.walk.parent_keys(relation, &values).await
     }
-}
-
-/// Keeps what a row refers to, and says what it is matched by.
-fn note(relation: &Relation, row: &Row, references: &mut References) -> Option<String> {
-    let reference = relation.reference(row)?;
-    let identity = relation.reference_identity(&reference);
-    references.entry(identity.clone()).or_insert(reference);
-    Some(identity)
 }
 
 fn leads_nowhere(reference: Option<String>, found: &HashSet<String>) -> bool {

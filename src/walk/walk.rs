@@ -11,7 +11,7 @@ use super::WalkError;
 use crate::clock::micros;
 use crate::contract::{Epoch, Key};
 use crate::control::{Phase, Snapshot};
-use crate::journal::{self, Copies, Direction, Left, OwedUntil, Payable};
+use crate::journal::{self, Copies, Direction, OwedUntil, Payable};
 use crate::repository::Parts;
 use crate::schema::Table;
 use crate::sql::{Arg, Db, Fault};
@@ -299,15 +299,7 @@ async fn append(
 ) -> Result<bool, Fault> {
     let mut tx = db.begin().await?;
     if !keys.is_empty() {
-        let copies = Copies {
-            direction,
-            table,
-            keys,
-            op_id: None,
-            left: Left::No,
-            noted: None,
-        };
-        journal::append_copies(&mut tx, copies).await?;
+        journal::append_copies(&mut tx, Copies::of_rows(direction, table, keys)).await?;
     }
     if let Some(note) = note
         && tx.control(note.sql, note.args).await?.is_empty()

@@ -8,6 +8,7 @@ use crate::contract::Token;
 use crate::verify::{Renewed, VerifySettings};
 
 on_both!(
+    a_clean_verify_takes_what_it_disproves_off_the_list,
     a_row_that_a_removal_on_its_way_may_have_taken_along_is_not_missing_yet,
     a_row_whose_parent_is_gone_is_an_orphan_and_is_repaired_with_its_parent,
     a_verify_is_cancelled_from_any_replica,
@@ -74,6 +75,35 @@ async fn a_verify_is_cancelled_from_any_replica(under: Under) {
     let again = bench.verify(false).await;
     assert_eq!(again["full"], true, "the next is not meant: {again:#}");
     assert!(!steered(RunState::Cancelled).await, "it has ended");
+    bench.gone().await;
+}
+
+async fn a_clean_verify_takes_what_it_disproves_off_the_list(under: Under) {
+    let bench = Bench::new(under, Capabilities::all()).await;
+    let db = bench.parts.legacy.db();
+    bench.backfill().await;
+    let planted = "UPDATE campaigns SET budget = 7 WHERE id IN (42, 43)";
+    bench.stored.batch(planted).await.unwrap();
+    bench.verify(false).await;
+    let list = async || divergence::list(db, 10).await.unwrap();
+    let explained = list().await[0].id;
+    let mut tx = db.begin().await.unwrap();
+    let far = i64::MAX;
+    divergence::explain(&mut tx, explained, "known", far)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let lied = "INSERT INTO cutover.divergences (tbl, kind, key, fields, first_us, last_us, seen) \
+                VALUES ('campaigns', 'echo_mismatch', '[9]', '', 1, 1, 1)";
+    db.control(lied, vec![]).await.unwrap();
+
+    bench.verify(true).await;
+    assert_eq!(list().await.len(), 3, "repaired, and not proven yet");
+    assert_eq!(bench.verify(false).await["clean"], true);
+    let mut left: Vec<_> = list().await.into_iter().map(|line| line.kind).collect();
+    left.sort();
+    assert_eq!(left, ["echo_mismatch", "field"]);
+    assert_eq!(divergence::count_open(db).await.unwrap(), 1);
     bench.gone().await;
 }
 

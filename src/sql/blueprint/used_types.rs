@@ -6,7 +6,8 @@ use crate::schema::Schema;
 use crate::sql::{Arg, Fault, Tx};
 
 /// Every type that the tables' columns rest on, found by walking down: the base of a domain, the element of
-/// an array, the fields of a composite, the subtype of a range, the range of a multirange (which PostgreSQL 13 has none of). A type is younger than those it is made of.
+/// an array, the fields of a composite, the subtype of a range, the range of a multirange (PostgreSQL 13 has none). A
+/// type is younger than those it is made of.
 const USED: &str = "\
 WITH RECURSIVE used AS ( \
  SELECT a.atttypid AS oid FROM pg_attribute a \
